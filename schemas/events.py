@@ -1,0 +1,82 @@
+"""All events, and the envelope in which one travels. Pure.
+
+An aggregate is added by its own file of event classes and one line in `EVENTS` and `EventData`
+below. In the life of an event this is its first form; `codec` gives it its bytes, `jsonform` its
+text.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from metaledger.schemas.image import IMAGE_EVENTS, ImageEvent
+from metaledger.schemas.ledger import LEDGER_EVENTS, LedgerEvent
+from metaledger.schemas.meta import Context, Meta, Origin
+
+EventData = ImageEvent | LedgerEvent
+EVENTS: tuple[type[EventData], ...] = (*IMAGE_EVENTS, *LEDGER_EVENTS)
+EVENT_BY_TYPE: dict[str, type[EventData]] = {event.__name__: event for event in EVENTS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamNumber:
+    """Where an event stands in its stream: `stream_seq` counts from 1 for each aggregate."""
+
+    stream_id: str
+    epoch: int
+    stream_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """An event before it is recorded: what it tells and by whom, without its number.
+
+    `aggregate` must be given where `data.aggregate` is None. What is None here is filled in when
+    the event is recorded: a fresh UUIDv7, the next number, the time under the counter's lock.
+    """
+
+    data: EventData
+    aggregate: str
+    context: Context
+    origin: Origin = Origin.OBSERVED
+    missed: int = 0
+    event_id: str | None = None
+    occurred_at: datetime | None = None
+    number: StreamNumber | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A fact: its head and what it tells. `data.aggregate` is None where only `meta` names it."""
+
+    meta: Meta
+    data: EventData
+
+    @property
+    def type(self) -> str:
+        """The event's type, as in Avro, SQL and JSON."""
+        return type(self.data).__name__
+
+
+def recorded(draft: Draft, *, event_id: str, number: StreamNumber, occurred_at: datetime) -> Event:
+    """The event that the draft becomes; what the draft gave itself stands."""
+    number = draft.number or number
+    who = draft.context
+    meta = Meta(
+        event_id=draft.event_id or event_id,
+        deployment_id=who.deployment_id,
+        aggregate=draft.aggregate,
+        stream_id=number.stream_id,
+        epoch=number.epoch,
+        stream_seq=number.stream_seq,
+        occurred_at=draft.occurred_at or occurred_at,
+        service=who.service,
+        host=who.host,
+        origin=draft.origin,
+        missed=draft.missed,
+        request_id=who.request_id,
+        global_request_id=who.global_request_id,
+        user_id=who.user_id,
+        project_id=who.project_id,
+        causation_id=who.causation_id,
+    )
+    return Event(meta, draft.data)
