@@ -42,6 +42,10 @@ class EventTooLarge(ContractError):
     """The event exceeds `event_bytes_max`, even without its before- and after-image."""
 
 
+class Unfoldable(ContractError):
+    """The event is well formed, and no fold can give it a meaning (an enum symbol of tomorrow)."""
+
+
 class UnknownSchema(MetaledgerError):
     """The record names a schema that this build does not know: upgrade, do not park (rule of the
     projector: an old build must not put a new build's events aside)."""  # noqa: D205, D209

@@ -1,0 +1,80 @@
+"""What a fold takes and gives: the one form that all projections share. Pure.
+
+A fold sees facts: events that intake has admitted, once each and in order, with their valid time. It
+answers with the aggregate's next state and the rows that changed; the store writes them. A state is
+a msgspec Struct, private to its projection and kept by the store as bytes, so that the states that a
+batch touches are loaded by one statement, whatever the aggregate.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from metaledger.schemas.events import Event
+from metaledger.schemas.identity import derived_id
+from metaledger.schemas.log import Position
+
+S = TypeVar("S")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """An admitted event. `at` is its valid time: from `occurred_at`, monotone in its aggregate."""
+
+    event: Event
+    position: Position
+    recorded_at: datetime
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A row as it is now, with all its columns; the last one of a primary key in a batch wins.
+
+    `is_new`: no batch before this one has written that key, so it can be copied in without looking.
+    """
+
+    table: str
+    row: Row
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[S]):
+    """The next state, and the rows that changed."""
+
+    state: S
+    changes: tuple[Put, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projection(Generic[S]):
+    """One aggregate's fold with what the store needs to serve it.
+
+    `fold` raises Unfoldable for an event that has no meaning in any state (an UNKNOWN enum symbol).
+    """
+
+    aggregate_kind: str
+    state_type: type[S]
+    fold: Callable[[S | None, Fact], Step[S]]
+
+
+def anomaly(
+    fact: Fact, kind: str, severity: str, details: Mapping[str, Any], *, subject: str = ""
+) -> Put:
+    """The row of an anomaly; its id follows from kind, event and subject, so it is raised once."""
+    aggregate_kind, _, aggregate_id = fact.event.meta.aggregate.partition(":")
+    row = {
+        "anomaly_id": derived_id(kind, fact.event.meta.event_id, subject),
+        "kind": kind,
+        "severity": severity,
+        "aggregate_kind": aggregate_kind,
+        "aggregate_id": aggregate_id,
+        "event_id": fact.event.meta.event_id,
+        "occurred_at": fact.at,
+        "details": dict(details),
+        "withdrawn_by_event": None,
+    }
+    return Put("anomalies", row, is_new=True)
