@@ -1,9 +1,9 @@
 """What a fold takes and gives: the one form that all projections share. Pure.
 
-A fold sees facts: events that intake has admitted, once each and in order, with their valid time. It
-answers with the aggregate's next state and the rows that changed; the store writes them. A state is
-a msgspec Struct, private to its projection and kept by the store as bytes, so that the states that a
-batch touches are loaded by one statement, whatever the aggregate.
+A fold sees facts: events that intake has admitted, once each and in order, with their valid time.
+It answers with the aggregate's next state and the rows that changed; the store writes them. A state
+is a msgspec Struct, private to its projection and kept by the store as bytes, so that the states
+that a batch touches are loaded by one statement, whatever the aggregate.
 """
 
 from collections.abc import Callable, Mapping
