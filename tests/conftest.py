@@ -1,0 +1,131 @@
+"""Servers for every test, and what a run says of those that it could not have.
+
+A test asks for `broker`, `postgres`, `postgres_url` or `registry_url` and gets its marker by that.
+The session shares each of these, so they are left running; a test that stops, kills or freezes a
+server asks for `own_broker` or `own_postgres`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pytest
+
+from .servers import choice, containers
+from .servers.interface import Broker, Postgres, Server, ServerUnavailable
+from .servers.settings import Settings, from_environment
+
+_S = TypeVar("_S", bound=Server)
+
+_MARKERS = {
+    "broker": "kafka",
+    "own_broker": "kafka",
+    "postgres": "postgres",
+    "own_postgres": "postgres",
+    "registry_url": "registry",
+    "glance": "glance",
+    "engine": "docker",
+}
+
+# What could not be had, and why.
+_MISSING = pytest.StashKey[dict[str, str]]()
+
+
+class Servers:
+    """Makes what this run's settings and machine allow, and gives account of the rest."""
+
+    def __init__(self, settings: Settings, missing: dict[str, str]) -> None:
+        self._settings = settings
+        self._missing = missing
+
+    @contextmanager
+    def running(self, name: str, make: Callable[[Settings], _S]) -> Iterator[_S]:
+        try:
+            server = make(self._settings)
+        except ServerUnavailable as reason:
+            self.lacking(name, str(reason))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.close()
+
+    def lacking(self, name: str, reason: str) -> None:
+        """Skips the test, and the run's last lines say so; with `CI=true` fails it."""
+        if self._settings.ci:
+            pytest.fail(f"CI needs {name}: {reason}", pytrace=False)
+        self._missing[name] = reason
+        pytest.skip(f"no {name}: {reason}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_MISSING] = {}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    for fixture in getattr(item, "fixturenames", ()):
+        if fixture in _MARKERS:
+            item.add_marker(_MARKERS[fixture])
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for name, reason in config.stash[_MISSING].items():
+        terminalreporter.line(f"NOT TESTED: all that needs {name}: {reason}", yellow=True)
+
+
+@pytest.fixture(scope="session")
+def servers(pytestconfig: pytest.Config) -> Servers:
+    return Servers(from_environment(), pytestconfig.stash[_MISSING])
+
+
+@pytest.fixture(scope="session")
+def broker(servers: Servers) -> Iterator[Broker]:
+    """Kafka; `broker.bootstrap` is its address."""
+    with servers.running("a broker", choice.new_broker) as server:
+        yield server
+
+
+@pytest.fixture
+def own_broker(servers: Servers) -> Iterator[Broker]:
+    """Kafka for this test alone, which may kill it."""
+    with servers.running("a broker", choice.new_broker) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres(servers: Servers) -> Iterator[Postgres]:
+    """PostgreSQL; most tests want `postgres_url`."""
+    with servers.running("PostgreSQL", choice.new_postgres) as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres(servers: Servers) -> Iterator[Postgres]:
+    """PostgreSQL for this test alone, which may kill it."""
+    with servers.running("PostgreSQL", choice.new_postgres) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    """A new, empty database for this test alone, as a SQLAlchemy URL."""
+    url = postgres.create_database()
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def registry_url(servers: Servers) -> Iterator[str]:
+    """The Confluent-compatible API of a schema registry; the session shares what is in it."""
+    with servers.running("a schema registry", choice.new_registry) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def engine(servers: Servers) -> None:
+    """A Docker engine with the base image that the others are built on."""
+    reason = containers.lacking(containers.BASE_IMAGE)
+    if reason is not None:
+        servers.lacking("a Docker engine", reason)

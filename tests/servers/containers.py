@@ -1,0 +1,147 @@
+"""The same servers as containers, through testcontainers, where an engine has their images.
+
+The images are ours alone (`docker/` builds them) and nothing is ever pulled, so testcontainers' own
+reaper (Ryuk) is off; in its place the first container of a run removes those whose test process is
+gone. Containers share the host's network and listen on loopback only: a broker is then known by one
+address inside and outside.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import docker
+from docker.errors import DockerException, ImageNotFound
+from testcontainers.core.config import testcontainers_config
+from testcontainers.core.container import DockerContainer
+
+from .broker import broker_answers, server_properties
+from .interface import ServerFailed
+from .postgres import Databases, Sync, server_settings
+from .process import HOST, free_port, wait_until
+
+BASE_IMAGE = "metaledger-test/base"
+KAFKA_IMAGE = "metaledger-test/kafka"
+POSTGRES_IMAGE = "metaledger-test/postgres"
+
+_OWNER_LABEL = "metaledger.test.pid"
+_START_TIMEOUT_S = 60
+
+testcontainers_config.ryuk_disabled = True
+
+
+@cache
+def lacking(image: str) -> str | None:
+    """Why this image can't be run here; None: it can."""
+    try:
+        client = docker.from_env(timeout=5)
+    except DockerException:
+        return "no Docker engine answers"
+    try:
+        client.images.get(image)
+    except ImageNotFound:
+        return f"the Docker engine has no image {image}"
+    except DockerException as error:
+        return f"the Docker engine does not answer: {error}"
+    finally:
+        client.close()
+    return None
+
+
+class ContainerServer:
+    """A server in a container; what it wrote survives `stop` and `kill` in its layer."""
+
+    def __init__(
+        self,
+        image: str,
+        *,
+        answers: Callable[[], bool],
+        command: Sequence[str] = (),
+        files: Mapping[str, str] | None = None,
+    ) -> None:
+        _remove_orphans()
+        self._answers = answers
+        self._started_once = False
+        self._container = DockerContainer(
+            image, network_mode="host", labels={_OWNER_LABEL: str(os.getpid())}
+        ).with_command(list(command))
+        for path, content in (files or {}).items():
+            self._container.with_copy_into_container(content.encode(), path)
+
+    def start(self) -> None:
+        if not self._started_once:
+            self._started_once = True
+            self._container.start()
+        else:
+            self._container.get_wrapped_container().start()
+        if not wait_until(self._answers, alive=self._alive, timeout_s=_START_TIMEOUT_S):
+            log = b"".join(self._container.get_logs()).decode(errors="replace")
+            raise ServerFailed(f"the container of {self._container.image} did not start:\n{log}")
+
+    def stop(self) -> None:
+        self._container.get_wrapped_container().stop(timeout=30)
+
+    def kill(self) -> None:
+        container = self._container.get_wrapped_container()
+        container.kill()
+        container.wait()
+
+    def pause(self) -> None:
+        self._container.get_wrapped_container().pause()
+
+    def resume(self) -> None:
+        self._container.get_wrapped_container().unpause()
+
+    def close(self) -> None:
+        if self._started_once:
+            self._container.stop()
+            self._started_once = False
+
+    def _alive(self) -> bool:
+        self._container.reload()
+        return self._container.status in {"created", "running"}
+
+
+class ContainerBroker(ContainerServer):
+    """Kafka with the same properties as the local one."""
+
+    def __init__(self) -> None:
+        port = free_port()
+        self._bootstrap = f"{HOST}:{port}"
+        properties = server_properties(port, data=Path("/var/lib/kafka/data"))
+        super().__init__(
+            KAFKA_IMAGE,
+            answers=lambda: broker_answers(port),
+            files={"/etc/kafka/server.properties": properties},
+        )
+
+    @property
+    def bootstrap(self) -> str:
+        return self._bootstrap
+
+
+class ContainerPostgres(ContainerServer):
+    """PostgreSQL with the same settings as the local one."""
+
+    def __init__(self, *, sync: Sync = Sync.OFF) -> None:
+        port = free_port()
+        self._databases = Databases(port)
+        super().__init__(
+            POSTGRES_IMAGE, answers=self._databases.answer, command=server_settings(port, sync)
+        )
+
+    def create_database(self) -> str:
+        return self._databases.create()
+
+    def drop_database(self, url: str) -> None:
+        self._databases.drop(url)
+
+
+@cache
+def _remove_orphans() -> None:
+    client = docker.from_env()
+    for container in client.containers.list(all=True, filters={"label": _OWNER_LABEL}):
+        if not Path("/proc", container.labels[_OWNER_LABEL]).exists():
+            container.remove(force=True, v=True)
+    client.close()

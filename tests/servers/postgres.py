@@ -1,0 +1,144 @@
+"""PostgreSQL as one local process, of whatever version stands on the machine.
+
+It runs as an unprivileged user (PostgreSQL refuses root), listens on loopback only, has no Unix
+socket, and by default does not sync: a killed process loses nothing by that, only a dead machine
+would. (`synchronous_commit=off` is another thing: with it a killed process lost what it had
+committed.)
+"""
+
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+
+from sqlalchemy import Connection, NullPool, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
+
+from .interface import ServerFailed, ServerUnavailable
+from .process import HOST, LocalServer, accepts_connections, free_port, new_folder
+
+
+class Sync(Enum):
+    """Whether a commit waits for the disk."""
+
+    OFF = "off"
+    ON = "on"
+
+
+class Databases:
+    """Databases on a PostgreSQL that listens on loopback; shared by every way to run one."""
+
+    def __init__(self, port: int) -> None:
+        self._root = f"postgresql+psycopg2://postgres@{HOST}:{port}/postgres"
+        self._port = port
+        self._numbers = itertools.count(1)
+
+    def answer(self) -> bool:
+        if not accepts_connections(self._port):
+            return False
+        try:
+            with self._connection() as connection:
+                connection.execute(text("SELECT 1"))
+        except OperationalError:
+            return False
+        return True
+
+    def create(self) -> str:
+        name = f"test_{next(self._numbers)}"
+        with self._connection() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        return make_url(self._root).set(database=name).render_as_string(hide_password=False)
+
+    def drop(self, url: str) -> None:
+        with self._connection() as connection:
+            connection.execute(text(f"DROP DATABASE IF EXISTS {make_url(url).database} (FORCE)"))
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        engine = create_engine(self._root, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        with engine.connect() as connection:
+            yield connection
+
+
+class LocalPostgres(LocalServer):
+    """Its databases survive `stop` and `kill`: they stand in its folder until `close`."""
+
+    def __init__(self, *, programs: Path, sync: Sync = Sync.OFF) -> None:
+        folder = new_folder("postgres")
+        data, port, user = folder / "data", free_port(), _unprivileged_user()
+        if user is not None:
+            shutil.chown(folder, user.pw_uid)
+        _initdb(programs, data, user)
+        self._databases = Databases(port)
+        super().__init__(
+            [str(programs / "postgres"), "-D", str(data), *server_settings(port, sync)],
+            folder=folder,
+            answers=self._databases.answer,
+            stop_signal=signal.SIGINT,  # PostgreSQL's "fast": it waits for no client
+            user=user,
+        )
+
+    def create_database(self) -> str:
+        return self._databases.create()
+
+    def drop_database(self, url: str) -> None:
+        self._databases.drop(url)
+
+
+def server_settings(port: int, sync: Sync) -> list[str]:
+    """As options of the command `postgres`."""
+    settings = {
+        "port": str(port),
+        "listen_addresses": HOST,
+        "unix_socket_directories": "",
+        "max_connections": "200",
+        "fsync": sync.value,
+        "full_page_writes": sync.value,
+    }
+    return [f"--{name}={value}" for name, value in settings.items()]
+
+
+def find_programs() -> Path:
+    """The folder with `initdb` and `postgres`, the newest version. Raises ServerUnavailable."""
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: float(p.parts[-3])
+    )
+    if found:
+        return found[-1].parent
+    on_path = shutil.which("initdb")
+    if on_path is None:
+        raise ServerUnavailable("the PostgreSQL server (initdb) is not installed")
+    return Path(on_path).resolve().parent
+
+
+def _unprivileged_user() -> pwd.struct_passwd | None:
+    """None: we are no root ourselves, so it runs as we do."""
+    if os.geteuid() != 0:
+        return None
+    users = {user.pw_name: user for user in pwd.getpwall()}
+    return users.get("postgres", users["nobody"])
+
+
+def _initdb(programs: Path, data: Path, user: pwd.struct_passwd | None) -> None:
+    done = subprocess.run(
+        [
+            *(str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust"),
+            *("-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"),
+        ],
+        cwd=data.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        user=None if user is None else user.pw_uid,
+        group=None if user is None else user.pw_gid,
+        extra_groups=None if user is None else (),
+    )
+    if done.returncode != 0:
+        raise ServerFailed(f"initdb:\n{done.stdout}{done.stderr}")
