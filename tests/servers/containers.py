@@ -7,12 +7,14 @@ address inside and outside.
 """
 
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import docker
 from docker.errors import DockerException, ImageNotFound
+from docker.utils import kwargs_from_env
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
@@ -34,10 +36,9 @@ testcontainers_config.ryuk_disabled = True
 @cache
 def lacking(image: str) -> str | None:
     """Why this image can't be run here; None: it can."""
-    try:
-        client = docker.from_env(timeout=5)
-    except DockerException:
+    if not _engine_listens():
         return "no Docker engine answers"
+    client = docker.from_env(timeout=5)
     try:
         client.images.get(image)
     except ImageNotFound:
@@ -136,6 +137,15 @@ class ContainerPostgres(ContainerServer):
 
     def drop_database(self, url: str) -> None:
         self._databases.drop(url)
+
+
+def _engine_listens() -> bool:
+    # Asked first, since the client leaves its socket open where nothing listens.
+    address = kwargs_from_env().get("base_url", "unix:///var/run/docker.sock")
+    if not address.startswith("unix://"):
+        return True
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(address.removeprefix("unix://")) == 0
 
 
 @cache

@@ -3,7 +3,7 @@
 The cache holds one folder for each version of a thing. A folder appears whole or not at all (made
 beside, then renamed), so that several test runs can share it.
 
-    python -m tests.servers.jars      # fetches all
+    python -m tests.servers.jars [kafka] [registry]
 """
 
 import fcntl
@@ -113,10 +113,16 @@ def _maven(goal: str, *options: str) -> None:
         raise ServerUnavailable(f"Maven could not fetch: {done.stdout.strip()[:600]}")
 
 
-if __name__ == "__main__":
-    _settings = from_environment()
+def main(names: list[str]) -> None:
+    """Prints the folder of each thing, in the order asked for."""
+    fetchers = {"kafka": kafka_jars, "registry": registry_app}
+    settings = from_environment()
     try:
-        kafka_jars(_settings)
-        registry_app(_settings)
+        for name in names or fetchers:
+            print(fetchers[name](settings))  # noqa: T201 - the answer of a command
     except ServerUnavailable as error:
         sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
