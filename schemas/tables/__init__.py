@@ -1,0 +1,30 @@
+"""The read model at rest: every table and view that people query, and those that serve them.
+
+READ_MODEL.md is normative for the names. An aggregate is added by its own module, which imports
+`METADATA`, `UtcTime`, `JsonValue` and `View` from `tables.base` and ends in two explicit tuples,
+`TABLES` and `VIEWS`; and by its line in the tuples below. Every table and column has a comment.
+`TABLES` are those of a generation, `SHARED_TABLES` are kept once for all generations, and `PRIVATE`
+names those that have no public name.
+"""
+
+from sqlalchemy import Table
+
+from metaledger.schemas.tables import ledger
+from metaledger.schemas.tables.base import METADATA, SHARED, JsonValue, UtcTime, View
+
+SHARED_TABLES: tuple[Table, ...] = ledger.SHARED_TABLES
+TABLES: tuple[Table, ...] = (*ledger.TABLES,)
+VIEWS: tuple[View, ...] = (*ledger.VIEWS,)
+PRIVATE: frozenset[str] = frozenset({"aggregate_states"})
+
+__all__ = [
+    "METADATA",
+    "PRIVATE",
+    "SHARED",
+    "SHARED_TABLES",
+    "TABLES",
+    "VIEWS",
+    "JsonValue",
+    "UtcTime",
+    "View",
+]
