@@ -1,0 +1,74 @@
+"""`metaledger`: the command line of READ_MODEL.md. The entry point, and the one place where an
+error becomes an exit status and one line on standard error.
+
+0 done, 1 the answer is no, 2 the input or the usage is wrong (or a person has to decide), 3 a part
+that is needed cannot be reached. An error that nobody foresaw is 70 and one line too; `--verbose`
+adds its traceback.
+"""  # noqa: D205
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from metaledger.schemas.errors import MetaledgerError
+from metaledger.services.commands import schema
+from metaledger.services.shell import global_options
+from metaledger.services.terminal import harmless
+
+USAGE = 2
+UNREACHABLE = 3
+INTERRUPTED = 130
+INTERNAL = 70
+
+app = typer.Typer(
+    name="metaledger",
+    callback=global_options,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(schema.app, name="schema")
+
+
+def main() -> None:
+    """The entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs a command line, and gives its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        # A locale without a character shows its escape; it never ends a command.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = app(list(arguments), prog_name="metaledger", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads any more (`| head`): no error, and nothing to write at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 (the last line of defence; a traceback helps nobody)
+        return _failed(error, verbose="--verbose" in arguments or "-v" in arguments)
+    return status if isinstance(status, int) else 0
+
+
+def _failed(error: Exception, *, verbose: bool) -> int:
+    match error:
+        case typer.TyperException():
+            text, status = error.format_message(), USAGE
+        case MetaledgerError():
+            text, status = str(error), UNREACHABLE if error.retriable else USAGE
+        case _:
+            text, status = f"internal error: {type(error).__name__}: {error}", INTERNAL
+    if verbose:
+        traceback.print_exception(error, file=sys.stderr)
+    line = " ".join(text.split())
+    if line:
+        sys.stderr.write(f"metaledger: {harmless(line)}\n")
+    return status

@@ -1,0 +1,168 @@
+"""A file of events in the JSON form, read line by line: checked as a whole, then read again.
+
+Nothing is appended before the last line was found good, in bounded memory: so a file is read
+twice, and standard input is put into a temporary file first. Empty lines are no events.
+"""
+
+import hashlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+from uuid import UUID
+
+from metaledger.schemas.codec import Codec
+from metaledger.schemas.errors import EventTooLarge, InvalidEvent, UsageError
+from metaledger.schemas.events import Draft, StreamNumber, recorded
+from metaledger.schemas.identity import derived_id
+from metaledger.schemas.jsonform import parse_line
+from metaledger.schemas.meta import Context
+from metaledger.schemas.times import shown
+
+# More bad lines than that say nothing new.
+BAD_LINES_SHOWN_MAX = 20
+# JSON may write one character as six (`\\u0041`), and no event has more than event_bytes_max.
+_JSON_EXPANSION_MAX = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadLine:
+    """A line that is no event: which field, what was expected, what is there."""
+
+    line: int
+    path: str
+    expected: str
+    got: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.path or 'the event'}: expected {self.expected}, got {self.got}"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A file of which every line was looked at. `digest` is the SHA-256 of its bytes, hex."""
+
+    file: IO[bytes]
+    digest: str
+    events: int
+    bad: tuple[BadLine, ...]
+    bad_total: int
+
+
+@contextmanager
+def opened(name: str) -> Iterator[IO[bytes]]:
+    """The file, or standard input for `-`, so that it can be read twice. Raises UsageError."""
+    try:
+        if name == "-" or not Path(name).is_file():
+            with tempfile.TemporaryFile() as copy:
+                source = sys.stdin.buffer if name == "-" else Path(name).open("rb")
+                shutil.copyfileobj(source, copy)
+                yield copy
+            return
+        with Path(name).open("rb") as file:
+            yield file
+    except OSError as error:
+        raise UsageError(f"{name} cannot be read: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How lines become drafts.
+
+    With `repeatable` each must say when it occurred, and what has no id gets one that follows from
+    the file's bytes and the line: a second run of the same file repeats the first.
+    """
+
+    context: Context
+    codec: Codec
+    repeatable: bool
+
+
+def check(file: IO[bytes], reading: Reading) -> Checked:
+    """Looks at every line of the file, from its beginning."""
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    bad: list[BadLine] = []
+    events = bad_total = 0
+    for line, raw in _lines(file, reading.codec):
+        try:
+            events += _draft(raw, reading) is not None
+        except InvalidEvent as error:
+            bad_total += 1
+            if len(bad) < BAD_LINES_SHOWN_MAX:
+                bad.append(
+                    BadLine(line=line, path=error.path, expected=error.expected, got=error.got)
+                )
+    return Checked(file, digest, events, tuple(bad), bad_total)
+
+
+def drafts(checked: Checked, reading: Reading) -> Iterator[Draft]:
+    """The drafts of a file that was found good. Raises UsageError where it changed since."""
+    for line, raw in _lines(checked.file, reading.codec):
+        try:
+            draft = _draft(raw, reading)
+        except InvalidEvent as error:
+            raise UsageError(f"the file was changed while it was read, line {line}") from error
+        if draft is None:
+            continue
+        if reading.repeatable and draft.event_id is None:
+            draft = replace(draft, event_id=derived_id("emit", checked.digest, line))
+        yield draft
+
+
+def _lines(file: IO[bytes], codec: Codec) -> Iterator[tuple[int, bytes]]:
+    """Each line with its number from 1; of one that is too long, its too long beginning."""
+    file.seek(0)
+    limit = codec.event_bytes_max * _JSON_EXPANSION_MAX
+    line = 0
+    while raw := file.readline(limit):
+        line += 1
+        yield line, raw
+        while len(raw) == limit and not raw.endswith(b"\n"):
+            raw = file.readline(limit)
+
+
+def _draft(raw: bytes, reading: Reading) -> Draft | None:
+    """The draft of a line, None for an empty one. Raises InvalidEvent."""
+    cap = reading.codec.event_bytes_max
+    if len(raw) >= cap * _JSON_EXPANSION_MAX:
+        expected = f"an event of at most {cap} bytes"
+        raise InvalidEvent("", expected=expected, got="a line of more than eight times that")
+    try:
+        text = raw.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        got = f"byte {raw[error.start]:#04x} at column {error.start + 1}"
+        raise InvalidEvent("", expected="UTF-8", got=got) from error
+    if not text:
+        return None
+    draft = parse_line(text, reading.context)
+    deployment = reading.context.deployment_id
+    if draft.context.deployment_id != deployment:
+        got = shown(draft.context.deployment_id)
+        raise InvalidEvent("meta.deployment_id", expected=shown(deployment), got=got)
+    if reading.repeatable and draft.occurred_at is None:
+        expected = "a time, so that a second run repeats the first"
+        raise InvalidEvent("meta.occurred_at", expected=expected, got="nothing")
+    # Avro's form is never twice as long as the JSON that it comes from, so few lines pay for this.
+    if len(raw) > cap // 2:
+        _must_fit(draft, reading.codec)
+    return draft
+
+
+def _must_fit(draft: Draft, codec: Codec) -> None:
+    try:
+        codec.encode(recorded(draft, event_id=_NO_ID, number=_NO_NUMBER, occurred_at=_EPOCH))
+    except EventTooLarge as error:
+        expected = f"an event of at most {codec.event_bytes_max} bytes"
+        raise InvalidEvent("", expected=expected, got="a larger one") from error
+
+
+# As long as the real ones will be at most.
+_NO_ID = str(UUID(int=0))
+_NO_NUMBER = StreamNumber(stream_id="x" * 64, epoch=2**31 - 1, stream_seq=2**62)
+_EPOCH = datetime.fromtimestamp(0, UTC)

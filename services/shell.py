@@ -1,0 +1,152 @@
+"""What every command has: the global options, the settings made of them, and an output.
+
+A command is a function that takes a `Shell` and its own arguments, and returns an exit status of
+READ_MODEL.md: DONE, or NO where the answer is no (errors are raised; `cli` maps them). It may be
+given the global options before its name or behind it, the latter win.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from metaledger.services.logs import configure_logs
+from metaledger.services.output import Output
+from metaledger.services.settings import (
+    CONFIG_VARIABLE,
+    LEDGER_VARIABLE,
+    READ_MODEL_VARIABLE,
+    Settings,
+    load_settings,
+    process_environment,
+)
+
+DONE = 0
+NO = 1
+
+LedgerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger",
+        metavar="URL",
+        help=f"sqlite:///FILE or kafka://HOST:PORT/TOPIC [{LEDGER_VARIABLE}]",
+    ),
+]
+ReadModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--read-model",
+        metavar="URL",
+        help=f"sqlite:///FILE or postgresql://… [{READ_MODEL_VARIABLE}]",
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help=f"the configuration file [{CONFIG_VARIABLE}]"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on standard output")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="log more")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GlobalOptions:
+    """What may stand before a command's name and behind it."""
+
+    ledger: str | None = None
+    read_model: str | None = None
+    config: Path | None = None
+    json: bool = False
+    verbose: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """What a command works with."""
+
+    settings: Settings
+    output: Output
+
+
+_OPTIONS: dict[str, Any] = {
+    "ledger": LedgerOption,
+    "read_model": ReadModelOption,
+    "config": ConfigOption,
+    "json": JsonOption,
+    "verbose": VerboseOption,
+}
+
+Command = Callable[..., int]
+
+
+def command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
+    """Makes a function a command of `app`; its first parameter is the Shell."""
+
+    def register(function: Command) -> Command:
+        app.command(name)(_with_global_options(function))
+        return function
+
+    return register
+
+
+def global_options(
+    context: typer.Context,
+    *,
+    ledger: LedgerOption = None,
+    read_model: ReadModelOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """The ledger of what happened to images and instances: history with intent, as SQL."""
+    context.obj = GlobalOptions(
+        ledger=ledger, read_model=read_model, config=config, json=json, verbose=verbose
+    )
+
+
+def _with_global_options(function: Command) -> Callable[..., int]:
+    """The function as typer sees it: with a context and the global options for the Shell."""
+    hints = get_type_hints(function, include_extras=True)
+    own = list(inspect.signature(function).parameters.values())[1:]
+
+    @wraps(function)
+    def run(context: typer.Context, **given: Any) -> int:  # noqa: ANN401 (typer's)
+        behind = {name: given.pop(name) for name in _OPTIONS}
+        options = replace(
+            context.find_root().obj, **{name: value for name, value in behind.items() if value}
+        )
+        return function(_shell(options), **given)
+
+    context = inspect.Parameter(
+        "context", inspect.Parameter.POSITIONAL_ONLY, annotation=typer.Context
+    )
+    shared = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=hint,
+            default=False if hint in (JsonOption, VerboseOption) else None,
+        )
+        for name, hint in _OPTIONS.items()
+    ]
+    mine = [
+        one.replace(annotation=hints[one.name], kind=inspect.Parameter.KEYWORD_ONLY) for one in own
+    ]
+    parameters = [context.replace(kind=inspect.Parameter.KEYWORD_ONLY), *mine, *shared]
+    run.__dict__["__signature__"] = inspect.Signature(parameters)
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
+
+
+def _shell(options: GlobalOptions) -> Shell:
+    configure_logs(verbose=options.verbose)
+    settings = load_settings(
+        ledger=options.ledger,
+        read_model=options.read_model,
+        config=options.config,
+        environment=process_environment(),
+    )
+    return Shell(settings, Output(as_json=options.json))
