@@ -60,6 +60,10 @@ class Servers:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_MISSING] = {}
+    # kafka-python reads its message definitions in a way that Python 3.11 and 3.12 call deprecated.
+    config.addinivalue_line(
+        "filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning"
+    )
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -11,9 +11,6 @@ import subprocess
 import uuid
 from pathlib import Path
 
-from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError
-
 from .interface import ServerFailed
 from .process import HOST, LocalServer, accepts_connections, free_port, new_folder
 
@@ -76,6 +73,11 @@ def server_properties(port: int, *, data: Path) -> str:
 
 def broker_answers(port: int) -> bool:
     """True when the cluster lists a broker: it listens a moment before it may serve."""
+    # Not at the top: the client warns when it is imported, and conftest.py, which comes here, is
+    # imported before pytest knows that this warning may pass.
+    from kafka.admin import KafkaAdminClient  # noqa: PLC0415
+    from kafka.errors import KafkaError  # noqa: PLC0415
+
     if not accepts_connections(port):
         return False
     try:
