@@ -1,0 +1,314 @@
+"""From what the database held before and after a transaction to the right few events. Pure.
+
+Rules, from EVENTS.md:
+- The rows decide *whether* something happened: where before and after are equal there is no event,
+  whatever statements ran (a PATCH that changes nothing stamps `updated_at`, and is none).
+- The intent decides *how it was meant*: a purge or a merge, what the caller had read, what it asked
+  to remove.
+- One transaction gives an image one event. Two, where data arrives: its own event does not carry
+  `location_count`, `virtual_size` and tags, so an ImageUpdated follows with what is left.
+- An image is gone from the moment its status is `deleted` (or `pending_delete`, where deletion is
+  delayed): the purge of that transaction is part of the deletion, and nothing after it adds
+  anything, unless an operator restores the image.
+
+What Glance really does with a set of properties is narrower than "replace all", because it compares
+with its own read, which is older than the counter's lock (`_set_properties_for_image`): it spares
+live rows that it had not read, and does not write a value that it had read as it is. `_meant` says
+so with `exempt`, so that a fold computes what the database holds.
+
+Times, ids and the request's context are arguments.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from metaledger.schemas.bounds import representable, representable_map
+from metaledger.schemas.image import (
+    ImageDataUploaded,
+    ImageDeleted,
+    ImageEvent,
+    ImageRegistered,
+    ImageUpdated,
+    Mode,
+    Properties,
+    PropertyChange,
+    SnapshotUploaded,
+)
+
+ATTRIBUTES = (
+    *("name", "status", "owner", "visibility", "disk_format", "container_format"),
+    *("min_disk", "min_ram", "protected", "os_hidden", "size", "virtual_size"),
+    *("checksum", "os_hash_algo", "os_hash_value", "location_count"),
+)
+# What an event of that kind says itself, so that no ImageUpdated has to say it again.
+_REGISTERED_SAYS = frozenset(ATTRIBUTES[:9])
+_UPLOADED_SAYS = frozenset({"status", "size", "checksum", "os_hash_algo", "os_hash_value"})
+_GONE = frozenset({"deleted", "pending_delete"})
+_WITHOUT_DATA = frozenset({"queued", "saving", "uploading", "importing"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageState:
+    """What Glance's tables hold of one image: live rows only, locations by their number."""
+
+    image_id: str
+    name: str | None = None
+    status: str
+    owner: str | None = None
+    visibility: str | None = None
+    disk_format: str | None = None
+    container_format: str | None = None
+    min_disk: int | None = 0
+    min_ram: int | None = 0
+    protected: bool | None = False
+    os_hidden: bool | None = False
+    size: int | None = None
+    virtual_size: int | None = None
+    checksum: str | None = None
+    os_hash_algo: str | None = None
+    os_hash_value: str | None = None
+    location_count: int = 0
+    deleted: bool = False
+    tags: tuple[str, ...] = ()
+    properties: Properties = field(default_factory=dict)
+
+    @property
+    def gone(self) -> bool:
+        """Whether users see it no more."""
+        return self.deleted or self.status in _GONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What the service was told to do with an image's properties in this transaction.
+
+    `sent` is the set that it was given, `exempt` the keys that it leaves alone, `known` the live
+    properties as it had read them itself. `seen`: the keys that the caller had read before it made
+    its set, None where nobody knows. `removed`: the keys that the caller asked to remove, likewise.
+    """
+
+    purge: bool
+    sent: Properties
+    exempt: frozenset[str] = frozenset()
+    known: Properties = field(default_factory=dict)
+    seen: frozenset[str] | None = None
+    removed: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One image in one transaction.
+
+    `dropped`: a statement that named the image deleted rows of properties for good; where no other
+    intent is known, their loss is a decision then. `occurred_at` is aware.
+    """
+
+    before: ImageState | None
+    after: ImageState | None
+    intent: Intent | None = None
+    dropped: bool = False
+    occurred_at: datetime
+
+
+def events(transition: Transition) -> list[ImageEvent]:
+    """What happened, in order; empty where nothing did."""
+    before, after = transition.before, transition.after
+    if before is None:
+        return [] if after is None else registered(after)
+    if after is None or after.gone:
+        if before.gone:
+            return []
+        return [ImageDeleted(image_id=before.image_id, deleted_at=transition.occurred_at)]
+    return _updated(before, after, transition)
+
+
+def registered(state: ImageState) -> list[ImageEvent]:
+    """The image as if it had just been made: its registration, its data, and what is left."""
+    properties, altered = representable_map(state.properties)
+    told: list[ImageEvent] = [
+        ImageRegistered(
+            image_id=state.image_id,
+            name=_text(state.name),
+            status=state.status,
+            owner=_text(state.owner),
+            visibility=state.visibility,
+            disk_format=_text(state.disk_format),
+            container_format=_text(state.container_format),
+            min_disk=state.min_disk,
+            min_ram=state.min_ram,
+            protected=state.protected,
+            tags=_texts(state.tags),
+            properties=properties,
+            altered=altered,
+        )
+    ]
+    said = _REGISTERED_SAYS
+    unchanged = _no_change(state.properties)
+    if state.status == "active" and state.size is not None:
+        told.append(_uploaded(state, state, unchanged))
+        said |= _UPLOADED_SAYS
+    fresh = ImageState(image_id=state.image_id, status=state.status)
+    left = {key: value for key, value in _changed(fresh, state).items() if key not in said}
+    if left:
+        told.append(ImageUpdated(image_id=state.image_id, attributes=left, change=unchanged))
+    return told
+
+
+def reconciled(state: ImageState, *, occurred_at: datetime) -> ImageEvent:
+    """All that the database holds, to mend what could not be recorded (origin RECONCILED)."""
+    if state.gone:
+        return ImageDeleted(image_id=state.image_id, deleted_at=occurred_at)
+    properties, altered = representable_map(state.properties)
+    attributes, altered_attributes = representable_map(
+        {name: _as_text(getattr(state, name)) for name in ATTRIBUTES}
+    )
+    return ImageUpdated(
+        image_id=state.image_id,
+        attributes=attributes,
+        tags=_texts(state.tags),
+        change=PropertyChange(
+            mode=Mode.PURGE,
+            set=properties,
+            after=properties,
+            altered=(*altered, *altered_attributes),
+        ),
+    )
+
+
+def _updated(before: ImageState, after: ImageState, transition: Transition) -> list[ImageEvent]:
+    attributes, altered = representable_map(_changed(before, after))
+    tags = _texts(after.tags) if set(before.tags) != set(after.tags) else None
+    same = before.properties == after.properties
+    if same and not attributes and tags is None:
+        return []
+    change = _change(before.properties, after.properties, transition)
+    told: list[ImageEvent] = []
+    if before.status in _WITHOUT_DATA and after.status == "active" and after.size is not None:
+        told.append(_uploaded(before, after, change))
+        attributes = {key: attributes[key] for key in attributes.keys() - _UPLOADED_SAYS}
+        change = _no_change(after.properties)
+        if not attributes and tags is None:
+            return told
+    named = (*change.altered, *(key for key in altered if key in attributes))
+    told.append(
+        ImageUpdated(
+            image_id=after.image_id,
+            attributes=attributes,
+            tags=tags,
+            change=_renamed(change, named),
+        )
+    )
+    return told
+
+
+def _uploaded(before: ImageState, after: ImageState, change: PropertyChange) -> ImageEvent:
+    """An image is a snapshot if it said so before or after: the upload may purge what says it."""
+    said = {**before.properties, **after.properties}
+    size = after.size or 0
+    instance_uuid = said.get("instance_uuid")
+    if said.get("image_type") == "snapshot" or instance_uuid is not None:
+        return SnapshotUploaded(
+            image_id=after.image_id,
+            instance_uuid=_text(instance_uuid),
+            size=size,
+            checksum=after.checksum,
+            os_hash_algo=after.os_hash_algo,
+            os_hash_value=after.os_hash_value,
+            status=after.status,
+            change=change,
+        )
+    return ImageDataUploaded(
+        image_id=after.image_id,
+        size=size,
+        checksum=after.checksum,
+        os_hash_algo=after.os_hash_algo,
+        os_hash_value=after.os_hash_value,
+        status=after.status,
+        change=change,
+    )
+
+
+def _change(before: Properties, after: Properties, transition: Transition) -> PropertyChange:
+    meant = _meant(before, after, transition)
+    fresh = {key for key in after if key not in before or before[key] != after[key]}
+    sent, _ = representable_map(meant.sent)
+    held, _ = representable_map(before)
+    holds, _ = representable_map(after)
+    _, altered = representable_map({key: after[key] for key in after if key in fresh})
+    return PropertyChange(
+        mode=Mode.PURGE if meant.purge else Mode.MERGE,
+        set=sent,
+        removed=_keys(meant.removed),
+        seen=_keys(meant.seen),
+        exempt=_keys(meant.exempt) or (),
+        before=held,
+        after=holds,
+        altered=altered,
+    )
+
+
+def _meant(before: Properties, after: Properties, transition: Transition) -> Intent:
+    """The intent as a fold has to read it; made up from the rows where no intent is known."""
+    intent = transition.intent
+    lost = frozenset(before.keys() - after.keys())
+    if intent is None:
+        if transition.dropped or not lost:
+            fresh = {key: after[key] for key in after if before.get(key, _ABSENT) != after[key]}
+            return Intent(purge=False, sent=fresh, removed=lost or None)
+        return Intent(purge=True, sent=after)
+    unwritten = {
+        key
+        for key, value in intent.sent.items()
+        if key in intent.exempt
+        or (intent.known.get(key, _ABSENT) == value and before.get(key, _ABSENT) != value)
+    }
+    sent = {key: value for key, value in intent.sent.items() if key not in unwritten}
+    if not intent.purge:
+        return Intent(purge=False, sent=sent, removed=intent.removed or lost or None)
+    unread = before.keys() - intent.known.keys() - sent.keys()
+    spared = intent.exempt | unread | (unwritten & before.keys())
+    return Intent(
+        purge=True, sent=sent, exempt=frozenset(spared), seen=intent.seen, removed=intent.removed
+    )
+
+
+def _no_change(properties: Properties) -> PropertyChange:
+    held, _ = representable_map(properties)
+    return PropertyChange(mode=Mode.MERGE, before=held, after=held)
+
+
+def _renamed(change: PropertyChange, altered: tuple[str, ...]) -> PropertyChange:
+    return change if altered == tuple(change.altered) else replace(change, altered=altered)
+
+
+def _changed(before: ImageState, after: ImageState) -> dict[str, str | None]:
+    return {
+        name: _as_text(getattr(after, name))
+        for name in ATTRIBUTES
+        if getattr(before, name) != getattr(after, name)
+    }
+
+
+def _as_text(value: object) -> str | None:
+    """An attribute's one text form: `true` and `false` for booleans, decimal for numbers."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _text(value: str | None) -> str | None:
+    return None if value is None else representable(value)
+
+
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(representable(value) for value in values)
+
+
+def _keys(keys: Iterable[str] | None) -> tuple[str, ...] | None:
+    return None if keys is None else _texts(sorted(keys))
+
+
+_ABSENT = object()  # equals no value of a property, None among them

@@ -1,0 +1,221 @@
+"""The engine's listener: gathers what a transaction touches and records it just before the commit.
+
+Rules (RELIABILITY.md, "Inside the service's transaction"):
+- One mechanism for all statements: the engine event `before_execute`, so the before-image is read
+  before the change, whether it comes from an ORM flush, a bulk update or Core.
+- Locks are taken in one order: the counters of the images, sorted, then the images' rows. What a
+  WHERE finds is asked without a lock first, and once more under the counters' locks.
+- Everything is written once, in the engine event `commit`, which comes just before the commit.
+- The outbox shields: its SQL and ours run in a savepoint, and it alone decides what of an error is
+  swallowed, counted or raised.
+- What was gathered belongs to the connection and is forgotten on rollback (`gathered`).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, CursorResult, Engine, event
+from sqlalchemy.sql.expression import ClauseElement
+
+from metaledger.producers.glance import rows
+from metaledger.producers.glance.gathered import Dropped, Gathered, Touch, Transactions
+from metaledger.producers.glance.statements import (
+    Target,
+    named_images,
+    query_of_images,
+    target_of,
+)
+from metaledger.producers.glance.tables import Reading, read_images
+from metaledger.schemas.events import Draft
+from metaledger.schemas.identity import Clock
+from metaledger.schemas.image import ImageEvent
+from metaledger.schemas.meta import Context, Origin
+
+
+class Counter(Protocol):
+    """The locked counter of an aggregate."""
+
+    @property
+    def seq(self) -> int:
+        """The last number given; 0: nothing of the aggregate was ever recorded."""
+
+    @property
+    def unrecorded(self) -> bool:
+        """Whether a change of the aggregate could not be recorded since."""
+
+
+class Outbox(Protocol):
+    """What the hook needs of the outbox."""
+
+    def shield(
+        self, connection: Connection, aggregates: Sequence[str]
+    ) -> AbstractContextManager[None, bool]:
+        """Runs its body in a savepoint; swallows or raises what goes wrong, as the rules say."""
+
+    def lock(self, connection: Connection, aggregates: Sequence[str]) -> Mapping[str, Counter]:
+        """Takes the aggregates' counters, in sorted order, until the transaction's end."""
+
+    def record(self, connection: Connection, drafts: Sequence[Draft]) -> None:
+        """Writes the events, numbered in the given order, into the connection's transaction."""
+
+
+class Watcher:
+    """Watches one engine."""
+
+    def __init__(
+        self,
+        *,
+        outbox: Outbox,
+        transactions: Transactions,
+        context: Callable[[], Context],
+        clock: Clock,
+    ) -> None:
+        self._outbox = outbox
+        self._transactions = transactions
+        self._context = context
+        self._clock = clock
+
+    def listen(self, engine: Engine) -> None:
+        """Begins to watch."""
+        event.listen(engine, "before_execute", self._before_execute)
+        event.listen(engine, "after_execute", self._after_execute)
+        event.listen(engine, "commit", self._commit)
+        event.listen(engine, "rollback", self._transactions.forget)
+        event.listen(engine, "savepoint", self._savepoint)
+        event.listen(engine, "rollback_savepoint", self._rollback_savepoint)
+        event.listen(engine, "release_savepoint", self._release_savepoint)
+
+    def _before_execute(
+        self,
+        connection: Connection,
+        statement: ClauseElement,
+        multiparams: Any,  # noqa: ANN401
+        params: Any,  # noqa: ANN401
+        _options: Any,  # noqa: ANN401
+    ) -> None:
+        target = target_of(statement, multiparams, params)
+        if target is None:
+            return
+        gathered = self._transactions.of(connection)
+        named = named_images(target, gathered.owners)
+        if named is not None:
+            self._touch(connection, gathered, named, target)
+            if target.drops_properties:
+                for image_id in named:
+                    gathered.learn(Dropped(image_id=image_id))
+            return
+        query = query_of_images(target)
+        if query is None:
+            return
+        with self._outbox.shield(connection, ()):
+            found = {found for row in target.rows for found in connection.scalars(query, row)}
+            self._touch(connection, gathered, found, target)
+            # Under the locks nobody adds to what the WHERE finds, except to images not yet locked.
+            query = query.with_for_update()
+            found = {found for row in target.rows for found in connection.scalars(query, row)}
+            self._touch(connection, gathered, found, target)
+
+    def _after_execute(
+        self,
+        connection: Connection,
+        statement: ClauseElement,
+        multiparams: Any,  # noqa: ANN401
+        params: Any,  # noqa: ANN401
+        _options: Any,  # noqa: ANN401
+        result: CursorResult[Any],
+    ) -> None:
+        """An image whose id was left to a default is touched once it has one; nobody else knows."""
+        target = target_of(statement, multiparams, params)
+        if target is None or not target.registers:
+            return
+        gathered = self._transactions.of(connection)
+        if not named_images(target, gathered.owners):
+            made = {key[0] for key in result.inserted_primary_key_rows if key}
+            self._touch(connection, gathered, made, target)
+
+    def _touch(
+        self, connection: Connection, gathered: Gathered, image_ids: Iterable[str], target: Target
+    ) -> None:
+        new = sorted(set(image_ids) - gathered.touches().keys() - gathered.given_up)
+        if not new:
+            return
+        aggregates = [f"image:{image_id}" for image_id in new]
+        with self._outbox.shield(connection, aggregates):
+            counters = self._outbox.lock(connection, aggregates)
+            reading = Reading() if target.registers else read_images(connection, new)
+            gathered.owners.update(reading.owners)
+            for image_id, aggregate in zip(new, aggregates, strict=True):
+                counter = counters[aggregate]
+                gathered.learn(
+                    Touch(
+                        image_id=image_id,
+                        before=reading.states.get(image_id),
+                        first=counter.seq == 0,
+                        unrecorded=counter.unrecorded,
+                    )
+                )
+            return
+        # The shield swallowed an error. A later before-image would hold a part of the change.
+        gathered.given_up.update(new)
+
+    def _commit(self, connection: Connection) -> None:
+        gathered = self._transactions.known(connection)
+        try:
+            if gathered is not None and (touches := gathered.touches()):
+                self._record(connection, gathered, touches)
+        finally:
+            self._transactions.forget(connection)
+
+    def _record(
+        self, connection: Connection, gathered: Gathered, touches: Mapping[str, Touch]
+    ) -> None:
+        with self._outbox.shield(connection, [f"image:{image_id}" for image_id in touches]):
+            states = read_images(connection, list(touches)).states
+            context, occurred_at = self._context(), self._clock()
+            intents, dropped = gathered.intents(), gathered.dropped()
+            drafts: list[Draft] = []
+            for image_id, touch in touches.items():
+                transition = rows.Transition(
+                    before=touch.before,
+                    after=states.get(image_id),
+                    intent=intents.get(image_id),
+                    dropped=image_id in dropped,
+                    occurred_at=occurred_at,
+                )
+                drafts += (
+                    Draft(
+                        data=data,
+                        aggregate=data.aggregate,
+                        context=context,
+                        origin=origin,
+                        occurred_at=occurred_at,
+                    )
+                    for origin, data in _told(touch, transition)
+                )
+            if drafts:
+                self._outbox.record(connection, drafts)
+
+    def _savepoint(self, connection: Connection, name: str) -> None:
+        self._transactions.of(connection).savepoint(name)
+
+    def _rollback_savepoint(self, connection: Connection, name: str, _context: None) -> None:
+        if (gathered := self._transactions.known(connection)) is not None:
+            gathered.rollback_to(name)
+
+    def _release_savepoint(self, connection: Connection, name: str, _context: None) -> None:
+        if (gathered := self._transactions.known(connection)) is not None:
+            gathered.release(name)
+
+
+def _told(touch: Touch, transition: rows.Transition) -> Iterable[tuple[Origin, ImageEvent]]:
+    """What happened, and before it what the ledger has to know first."""
+    happened = rows.events(transition)
+    before = transition.before
+    if before is not None and touch.first and happened:
+        for data in rows.registered(before):
+            yield Origin.IMPORTED, data
+    elif before is not None and touch.unrecorded:
+        yield Origin.RECONCILED, rows.reconciled(before, occurred_at=transition.occurred_at)
+    for data in happened:
+        yield Origin.OBSERVED, data
