@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import typer
 
 from metaledger.schemas.errors import MetaledgerError
-from metaledger.services.commands import schema
+from metaledger.services.commands import anomalies, image, schema, sql
 from metaledger.services.shell import global_options
 from metaledger.services.terminal import harmless
 
@@ -30,7 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(schema.app, name="schema")
+for group in (image, anomalies, sql, schema):
+    group.register(app)
 
 
 def main() -> None:

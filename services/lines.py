@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 from uuid import UUID
 
 from metaledger.schemas.codec import Codec
@@ -39,15 +39,18 @@ class BadLine:
     expected: str
     got: str
 
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.path or 'the event'}: expected {self.expected}, got {self.got}"
+    @property
+    def text(self) -> str:
+        """The line's fault in one sentence."""
+        what = self.path or "the event"
+        return f"line {self.line}: {what}: expected {self.expected}, got {self.got}"
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
     """A file of which every line was looked at. `digest` is the SHA-256 of its bytes, hex."""
 
-    file: IO[bytes]
+    file: BufferedReader
     digest: str
     events: int
     bad: tuple[BadLine, ...]
@@ -55,19 +58,25 @@ class Checked:
 
 
 @contextmanager
-def opened(name: str) -> Iterator[IO[bytes]]:
+def opened(name: str) -> Iterator[BufferedReader]:
     """The file, or standard input for `-`, so that it can be read twice. Raises UsageError."""
     try:
-        if name == "-" or not Path(name).is_file():
-            with tempfile.TemporaryFile() as copy:
-                source = sys.stdin.buffer if name == "-" else Path(name).open("rb")
-                shutil.copyfileobj(source, copy)
-                yield copy
-            return
-        with Path(name).open("rb") as file:
-            yield file
+        file = _twice_readable(name)
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror or error}") from error
+    with file:
+        yield file
+
+
+def _twice_readable(name: str) -> BufferedReader:
+    # What is no regular file (a pipe) gives its bytes once only.
+    if name != "-" and Path(name).is_file():
+        return Path(name).open("rb")
+    source = sys.stdin.buffer if name == "-" else Path(name).open("rb")  # noqa: SIM115 (below)
+    with source, tempfile.NamedTemporaryFile() as copy:
+        shutil.copyfileobj(source, copy)
+        copy.flush()
+        return Path(copy.name).open("rb")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +92,7 @@ class Reading:
     repeatable: bool
 
 
-def check(file: IO[bytes], reading: Reading) -> Checked:
+def check(file: BufferedReader, reading: Reading) -> Checked:
     """Looks at every line of the file, from its beginning."""
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -115,7 +124,7 @@ def drafts(checked: Checked, reading: Reading) -> Iterator[Draft]:
         yield draft
 
 
-def _lines(file: IO[bytes], codec: Codec) -> Iterator[tuple[int, bytes]]:
+def _lines(file: BufferedReader, codec: Codec) -> Iterator[tuple[int, bytes]]:
     """Each line with its number from 1; of one that is too long, its too long beginning."""
     file.seek(0)
     limit = codec.event_bytes_max * _JSON_EXPANSION_MAX

@@ -6,14 +6,18 @@ given the global options before its name or behind it, the latter win.
 """
 
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from metaledger.schemas.errors import InvalidEvent, UsageError
+from metaledger.schemas.times import parse_time
 from metaledger.services.logs import configure_logs
 from metaledger.services.output import Output
 from metaledger.services.settings import (
@@ -24,6 +28,7 @@ from metaledger.services.settings import (
     load_settings,
     process_environment,
 )
+from metaledger.services.terminal import harmless
 
 DONE = 0
 NO = 1
@@ -82,14 +87,35 @@ _OPTIONS: dict[str, Any] = {
 Command = Callable[..., int]
 
 
-def command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
+def add_command(app: typer.Typer, name: str, function: Command) -> None:
     """Makes a function a command of `app`; its first parameter is the Shell."""
+    app.command(name)(_with_global_options(function))
 
-    def register(function: Command) -> Command:
-        app.command(name)(_with_global_options(function))
-        return function
 
-    return register
+def add_group(app: typer.Typer, name: str, about: str, **commands: Command) -> None:
+    """Makes functions the commands of a group; `accept_gap` is `accept-gap` to who types it."""
+    group = typer.Typer(help=about, no_args_is_help=True)
+    for command, function in commands.items():
+        add_command(group, command.replace("_", "-"), function)
+    app.add_typer(group, name=name)
+
+
+def answer_no(shell: Shell, sentence: str) -> int:
+    """The answer is no: `null` for programs, one line for people."""
+    if shell.output.as_json:
+        shell.output.answer(None, tuple)
+    sys.stderr.write(f"metaledger: {harmless(sentence)}\n")
+    return NO
+
+
+def parse_moment(text: str | None, option: str) -> datetime | None:
+    """A time that a user gave. Raises UsageError."""
+    if text is None:
+        return None
+    try:
+        return parse_time(text, option)
+    except InvalidEvent as error:
+        raise UsageError(str(error)) from None
 
 
 def global_options(

@@ -4,13 +4,16 @@ import typer
 
 from metaledger.schemas.catalogue import SCHEMAS
 from metaledger.services.output import Views
-from metaledger.services.shell import DONE, Shell, command
+from metaledger.services.shell import DONE, Shell, add_group
 from metaledger.services.terminal import table_of
 
-app = typer.Typer(help="The contract: its schemas, their compatibility, a schema registry.")
+
+def register(app: typer.Typer) -> None:
+    """Adds the group."""
+    about = "The contract: its schemas, their compatibility, a schema registry."
+    add_group(app, "schema", about, list=list_schemas)
 
 
-@command(app, "list")
 def list_schemas(shell: Shell) -> int:
     """Every schema that this build knows."""
     document = [

@@ -1,0 +1,188 @@
+"""`image show|history|explain`: one image, now or as of a time."""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import Connection
+
+from metaledger.services import queries
+from metaledger.services.output import Document, Views
+from metaledger.services.queries import Row
+from metaledger.services.reading import reading
+from metaledger.services.shell import (
+    DONE,
+    Shell,
+    add_group,
+    answer_no,
+    parse_moment,
+)
+from metaledger.services.terminal import cell, table, table_of
+
+ImageId = Annotated[str, typer.Argument(metavar="ID", help="the image's id")]
+AsOf = Annotated[
+    str | None, typer.Option(metavar="TIME", help="as of this time (RFC 3339, with an offset)")
+]
+_LANDMARKS = ("registered_at", "data_uploaded_at", "deleted_at")
+_HISTORY = ("valid_from", "valid_to", "what", "key", "version", "value", "set_via", "end_reason")
+# What each reason says of the event that ended a property.
+_ENDED = {
+    "overwritten": "overwritten by",
+    "removed": "removed on purpose by",
+    "purged": "purged, without anybody having asked to remove it, by",
+    "image_deleted": "ended with the image by",
+    "unseen": "found gone by the ledger, which did not see it end, at",
+}
+_SET = {
+    "registered": "set at registration by",
+    "merge": "set by",
+    "purge": "set, as part of a whole new set of properties (PURGE), by",
+    "unseen": "found by the ledger, which did not see it being set, at",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the group."""
+    about = "One image: its properties, every interval with its reason, why each key is there."
+    add_group(app, "image", about, show=show, history=history, explain=explain)
+
+
+def show(shell: Shell, image_id: ImageId, as_of: AsOf = None) -> int:
+    """What the image is, or was: attributes and properties."""
+    at = parse_moment(as_of, "--as-of")
+    with reading(shell.settings.read_model) as connection:
+        document = image_as_of(connection, image_id, at)
+    if document is None:
+        return _unknown(shell, image_id, at)
+
+    def view() -> Views:
+        yield table(("attribute", "value"), document["attributes"].items())
+        yield ""
+        if document["properties"]:
+            yield table_of(("key", "value", "since", "set_by_event"), document["properties"])
+        else:
+            yield "No properties."
+
+    shell.output.answer(document, view)
+    return DONE
+
+
+def history(shell: Shell, image_id: ImageId, as_of: AsOf = None) -> int:
+    """Every interval of its attributes and properties, with the reason of its end."""
+    at = parse_moment(as_of, "--as-of")
+    with reading(shell.settings.read_model) as connection:
+        rows = queries.image_history(connection, image_id, at or queries.END_OF_TIME)
+    if not rows:
+        return _unknown(shell, image_id, at)
+
+    def view() -> Views:
+        yield table_of(_HISTORY, rows)
+
+    shell.output.answer({"image_id": image_id, "as_of": at, "intervals": rows}, view)
+    return DONE
+
+
+def explain(shell: Shell, image_id: ImageId, as_of: AsOf = None) -> int:
+    """Why each property is there or gone: by which event, request and user."""
+    at = parse_moment(as_of, "--as-of")
+    with reading(shell.settings.read_model) as connection:
+        document = image_as_of(connection, image_id, at)
+        rows = queries.image_explanation(connection, image_id, at or queries.END_OF_TIME)
+    if document is None:
+        return _unknown(shell, image_id, at)
+    keys = [explained(row) for row in rows]
+
+    def view() -> Views:
+        if keys:
+            yield explanation_table(keys)
+        else:
+            yield "It never had a property."
+
+    shell.output.answer({"image_id": image_id, "as_of": at, "keys": keys}, view)
+    return DONE
+
+
+def image_as_of(connection: Connection, image_id: str, at: datetime | None) -> Document:
+    """The image's document; None where it was not known."""
+    row = queries.image(connection, image_id)
+    if row is None:
+        return None
+    if at is None:
+        attributes = {name: value for name, value in row.items() if name != "image_id"}
+        properties = queries.live_properties(connection, image_id)
+    else:
+        if not queries.image_history(connection, image_id, at):
+            return None
+        landmarks = {name: row[name] for name in _LANDMARKS if row[name] and row[name] <= at}
+        attributes = {**queries.attributes_as_of(connection, image_id, at), **landmarks}
+        properties = queries.properties_as_of(connection, image_id, at)
+    return {
+        "image_id": image_id,
+        "as_of": at,
+        "attributes": attributes,
+        "properties": properties,
+    }
+
+
+def explained(row: Row) -> Document:
+    """One key's explanation: its last interval, who set it, and who ended it."""
+    ended = None if row["valid_to"] is None else _event(row, "ended_by", row["end_reason"])
+    return {
+        "key": row["key"],
+        "state": "live" if ended is None else "gone",
+        "value": row["value"],
+        "version": row["version"],
+        "valid_from": row["valid_from"],
+        "valid_to": row["valid_to"],
+        "set": _event(row, "set_by", row["set_via"]),
+        "ended": ended,
+    }
+
+
+def explanation_table(keys: list[Document]) -> Table:
+    """The explanations for people; what is gone stands out."""
+    return table(
+        ("key", "state", "last value", "why"),
+        ((_key(one), one["state"], one["value"], why(one)) for one in keys),
+    )
+
+
+def why(one: Document) -> str:
+    """The sentence of a key."""
+    if one["ended"] is None:
+        return f"{_SET.get(one['set']['how'], 'set by')} {_who(one['set'])}"
+    return f"{_ENDED.get(one['ended']['how'], 'ended by')} {_who(one['ended'])}"
+
+
+def _key(one: Document) -> Text:
+    text = cell(one["key"])
+    if one["ended"] is not None:
+        text.stylize("red" if one["ended"]["how"] == "purged" else "dim")
+    return text
+
+
+def _event(row: Row, role: str, how: str | None) -> Document:
+    return {
+        "how": how,
+        "event_id": row[f"{role}_event"],
+        "event_type": row[f"{role}_type"],
+        "request_id": row[f"{role}_request"],
+        "user_id": row[f"{role}_user"],
+        "service": row[f"{role}_service"],
+    }
+
+
+def _who(event: Document) -> str:
+    text = event["event_type"] or f"event {event['event_id']}"
+    if event["request_id"]:
+        text += f" in request {event['request_id']}"
+    if event["user_id"]:
+        text += f" by user {event['user_id']}"
+    return text
+
+
+def _unknown(shell: Shell, image_id: str, at: datetime | None) -> int:
+    when = "" if at is None else " as of that time"
+    return answer_no(shell, f"the read model knows no image {image_id}{when}")
