@@ -93,7 +93,8 @@ def broker_answers(port: int) -> bool:
 
 
 def _format_storage(java: list[str], properties: Path) -> None:
-    cluster_id = base64.urlsafe_b64encode(uuid.uuid1().bytes).decode().rstrip("=")
+    # The first byte is zero, or one id in 64 would begin with "-" and be read as an option.
+    cluster_id = base64.urlsafe_b64encode(b"\0" + uuid.uuid1().bytes[1:]).decode().rstrip("=")
     done = subprocess.run(
         [*java, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)],
         stdin=subprocess.DEVNULL,
