@@ -5,6 +5,7 @@ below. In the life of an event this is its first form; `codec` gives it its byte
 text.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -55,6 +56,29 @@ class Event:
     def type(self) -> str:
         """The event's type, as in Avro, SQL and JSON."""
         return type(self.data).__name__
+
+
+# The one text form of a UUID: identity is compared as text.
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_event_id(text: str) -> bool:
+    """Whether the text is a UUID in the form in which event ids are written."""
+    return _UUID.fullmatch(text) is not None
+
+
+def head_flaw(event: Event) -> str | None:
+    """Where the head breaks what its types cannot say, as `<path>: <what>`; None: nowhere."""
+    meta = event.meta
+    if not is_event_id(meta.event_id):
+        return "meta.event_id: no UUID in lower case"
+    if not all(meta.aggregate.partition(":")):
+        return "meta.aggregate: not <kind>:<id>"
+    if (told := event.data.aggregate) is not None and told != meta.aggregate:
+        return "meta.aggregate: not the aggregate of the data"
+    if not meta.stream_id or meta.epoch < 1 or meta.stream_seq < 1:
+        return "meta.stream_seq: no number from 1, of an epoch from 1, of a named stream"
+    return None
 
 
 def recorded(draft: Draft, *, event_id: str, number: StreamNumber, occurred_at: datetime) -> Event:

@@ -6,16 +6,16 @@ expected. What `meta` leaves out stays open in the Draft, and is filled in when 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from datetime import datetime
-from uuid import UUID
 
 from metaledger.schemas.codec import DATA_SHAPES, META_SHAPE
 from metaledger.schemas.errors import InvalidEvent
-from metaledger.schemas.events import Draft, Event, StreamNumber
+from metaledger.schemas.events import Draft, Event, StreamNumber, is_event_id
 from metaledger.schemas.meta import Context, Meta
-from metaledger.schemas.shape import Raw
+from metaledger.schemas.shape import Raw, RepeatedKey, as_object
 from metaledger.schemas.times import shown, time_text
 
 _TOP = ("type", "meta", "data")
@@ -44,10 +44,7 @@ def parse_line(line: str, context: Context) -> Draft:
     if "data" not in top:
         raise InvalidEvent("data", expected="an object", got="nothing")
     data = shape.parse(top["data"], "data")
-    given = top.get("meta", {})
-    if not isinstance(given, dict):
-        raise InvalidEvent("meta", expected="an object", got=shown(given))
-    return _draft(data, given, context)
+    return _draft(data, as_object(top.get("meta", {}), "meta"), context)
 
 
 def to_json(event: Event) -> dict[str, Raw]:
@@ -79,18 +76,15 @@ def _load(line: str) -> dict[str, Raw]:
     # int() refuses more than 4,300 digits with a plain ValueError.
     except ValueError as error:
         raise InvalidEvent("", expected="a JSON object", got=str(error)) from error
-    if not isinstance(top, dict):
-        raise InvalidEvent("", expected="a JSON object", got=shown(top))
-    return top
+    return as_object(top, "")
 
 
-def _members(pairs: Iterable[tuple[str, Raw]]) -> dict[str, Raw]:
-    members: dict[str, Raw] = {}
-    for name, value in pairs:
-        if name in members:
-            raise InvalidEvent("", expected="each key once", got=f"{shown(name)} twice")
-        members[name] = value
-    return members
+def _members(pairs: Sequence[tuple[str, Raw]]) -> dict[str, Raw] | RepeatedKey:
+    members = dict(pairs)
+    if len(members) == len(pairs):
+        return members
+    counts = Counter(name for name, _ in pairs)
+    return RepeatedKey(counts.most_common(1)[0][0])
 
 
 def _no_constant(name: str) -> None:
@@ -100,14 +94,13 @@ def _no_constant(name: str) -> None:
 def _draft(data: Raw, given: Mapping[str, Raw], context: Context) -> Draft:
     aggregate = data.aggregate
     filled = {**_PLACEHOLDERS, "service": context.service, "host": context.host}
-    filled["aggregate"] = aggregate
+    if aggregate is not None:
+        filled["aggregate"] = aggregate
     meta: Meta = META_SHAPE.parse({**filled, **given}, "meta")
     if aggregate is not None and meta.aggregate != aggregate:
         raise InvalidEvent("meta.aggregate", expected=shown(aggregate), got=shown(meta.aggregate))
-    if ":" not in meta.aggregate:
-        raise InvalidEvent(
-            "meta.aggregate", expected="<kind>:<id>", got=shown(given.get("aggregate"))
-        )
+    if not all(meta.aggregate.partition(":")):
+        raise InvalidEvent("meta.aggregate", expected="<kind>:<id>", got=shown(meta.aggregate))
     names = [field.name for field in fields(Context) if field.name in given]
     return Draft(
         data=data,
@@ -122,10 +115,10 @@ def _draft(data: Raw, given: Mapping[str, Raw], context: Context) -> Draft:
 
 
 def _event_id(text: str) -> str:
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise InvalidEvent("meta.event_id", expected="a UUID", got=shown(text)) from None
+    event_id = text.lower()
+    if not is_event_id(event_id):
+        raise InvalidEvent("meta.event_id", expected="a UUID", got=shown(text))
+    return event_id
 
 
 def _number(meta: Meta, given: Mapping[str, Raw]) -> StreamNumber | None:
