@@ -46,6 +46,10 @@ class Unfoldable(ContractError):
     """The event is well formed, and no fold can give it a meaning (an enum symbol of tomorrow)."""
 
 
+class Unstorable(ContractError):
+    """The event is well formed, and no database can hold what it tells."""
+
+
 class UnknownSchema(MetaledgerError):
     """The record names a schema that this build does not know: upgrade, do not park (rule of the
     projector: an old build must not put a new build's events aside)."""  # noqa: D205, D209
@@ -61,6 +65,12 @@ class Unreachable(MetaledgerError):
     retriable = True
 
 
+class Fenced(MetaledgerError):
+    """Another projector has moved the checkpoint: nothing was written; read it again and go on."""
+
+    retriable = True
+
+
 class OperatorError(MetaledgerError):
     """The system is in a state in which only a person can decide how to go on."""
 
@@ -72,3 +82,17 @@ class LogRefused(OperatorError):
 
 class VersionMismatch(OperatorError):
     """A database's schema is of another version than this build: `metaledger migrate` mends it."""
+
+
+class Unrecorded(MetaledgerError):
+    """A change could not be recorded, and `strict` has it fail rather than go unrecorded."""
+
+
+class OutboxFull(MetaledgerError):
+    """The outbox or spool holds as many events as it may: see why the relay does not drain it."""
+
+    retriable = True
+
+
+class TooMuchPoison(OperatorError):
+    """So many records cannot be read that it looks like a bad deployment: nothing was parked."""
