@@ -24,7 +24,7 @@ _MARKERS = {
     "own_postgres": "postgres",
     "registry_url": "registry",
     "glance": "glance",
-    "engine": "docker",
+    "product_image": "docker",
 }
 
 # What could not be had, and why.
@@ -128,8 +128,10 @@ def registry_url(servers: Servers) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def engine(servers: Servers) -> None:
-    """A Docker engine with the base image that the others are built on."""
+def product_image(servers: Servers) -> str:
+    """The name of the product's own image, built from this checkout on the local base image."""
     reason = containers.lacking(containers.BASE_IMAGE)
     if reason is not None:
         servers.lacking("a Docker engine", reason)
+    containers.build_product()
+    return containers.PRODUCT_IMAGE

@@ -8,6 +8,7 @@ address inside and outside.
 
 import os
 import socket
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -26,7 +27,9 @@ from .process import HOST, free_port, wait_until
 BASE_IMAGE = "metaledger-test/base"
 KAFKA_IMAGE = "metaledger-test/kafka"
 POSTGRES_IMAGE = "metaledger-test/postgres"
+PRODUCT_IMAGE = "metaledger-test/product"
 
+_ENGINE = Path(__file__).with_name("docker") / "engine"
 _OWNER_LABEL = "metaledger.test.pid"
 _START_TIMEOUT_S = 60
 
@@ -50,8 +53,33 @@ def lacking(image: str) -> str | None:
     return None
 
 
+def build_product() -> None:
+    """The product's own image, from this checkout; quick where nothing changed."""
+    done = subprocess.run(
+        [_ENGINE, "product"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise ServerFailed(f"the product's image:\n{done.stderr}")
+
+
+def run(image: str, *command: str, entrypoint: str | None = None) -> str:
+    """Runs a container to its end; returns its standard output. Raises docker's ContainerError."""
+    client = docker.from_env()
+    try:
+        output: bytes = client.containers.run(
+            image, list(command), entrypoint=entrypoint, remove=True, labels=_labels()
+        )
+    finally:
+        client.close()
+    return output.decode()
+
+
 class ContainerServer:
-    """A server in a container; what it wrote survives `stop` and `kill` in its layer."""
+    """A server in a container; what it wrote survives `stop` and `kill` in its layer.
+
+    It also runs the product's own daemons: `answers` may be `lambda: True`. Each of `folders` is
+    the host's and stands in the container at the same path.
+    """
 
     def __init__(
         self,
@@ -59,14 +87,19 @@ class ContainerServer:
         *,
         answers: Callable[[], bool],
         command: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
         files: Mapping[str, str] | None = None,
+        folders: Sequence[Path] = (),
+        user: str | None = None,
     ) -> None:
         _remove_orphans()
         self._answers = answers
         self._started_once = False
         self._container = DockerContainer(
-            image, network_mode="host", labels={_OWNER_LABEL: str(os.getpid())}
+            image, env=dict(environment or {}), network_mode="host", labels=_labels(), user=user
         ).with_command(list(command))
+        for folder in folders:
+            self._container.with_volume_mapping(folder, str(folder), "rw")
         for path, content in (files or {}).items():
             self._container.with_copy_into_container(content.encode(), path)
 
@@ -77,8 +110,7 @@ class ContainerServer:
         else:
             self._container.get_wrapped_container().start()
         if not wait_until(self._answers, alive=self._alive, timeout_s=_START_TIMEOUT_S):
-            log = b"".join(self._container.get_logs()).decode(errors="replace")
-            raise ServerFailed(f"the container of {self._container.image} did not start:\n{log}")
+            raise ServerFailed(f"{self._container.image} did not start:\n{self.log()}")
 
     def stop(self) -> None:
         self._container.get_wrapped_container().stop(timeout=30)
@@ -98,6 +130,10 @@ class ContainerServer:
         if self._started_once:
             self._container.stop()
             self._started_once = False
+
+    def log(self) -> str:
+        """What it wrote to its standard output and error."""
+        return b"".join(self._container.get_logs()).decode(errors="replace")
 
     def _alive(self) -> bool:
         self._container.reload()
@@ -137,6 +173,10 @@ class ContainerPostgres(ContainerServer):
 
     def drop_database(self, url: str) -> None:
         self._databases.drop(url)
+
+
+def _labels() -> dict[str, str]:
+    return {_OWNER_LABEL: str(os.getpid())}
 
 
 def _engine_listens() -> bool:
