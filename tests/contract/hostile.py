@@ -1,0 +1,199 @@
+"""The child process of `test_hostile_bytes`: bytes that want to kill, starve or cheat the decoder.
+
+Checksums are made anew, so that each attack reaches the decoder itself. Prints one JSON object:
+what each named attack came to, and how many mutated records were refused, unknown or decoded.
+"""
+
+import hashlib
+import json
+import random
+import resource
+import sys
+from collections import Counter
+from collections.abc import Callable
+
+from metaledger.schemas.catalogue import SCHEMAS, latest
+from metaledger.schemas.codec import Codec
+from metaledger.schemas.errors import ContractError, UnknownSchema
+from metaledger.schemas.events import Event
+from metaledger.schemas.framing import SchemaIds
+from metaledger.schemas.jsonform import to_json
+
+from .samples import EVENTS
+
+IDS = SchemaIds({schema.fingerprint: 100 + n for n, schema in enumerate(SCHEMAS)})
+CODEC = Codec(ids=IDS)
+# More than 60 s of work or 512 MiB is an attack that succeeded: the process ends.
+CPU_S_MAX = 60
+MEMORY_BYTES_MAX = 512 << 20
+
+
+def number(value: int) -> bytes:
+    """An int or long of Avro, of any size."""
+    value = value << 1 if value >= 0 else (-value << 1) - 1
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def text(value: bytes) -> bytes:
+    return number(len(value)) + value
+
+
+EMPTY = number(0)
+NULL = number(0)
+PRESENT = number(1)
+EVENT_ID = text(b"01932a5d-ac96-774b-bcce-b302099a8057")
+
+
+def updated(
+    *,
+    event_id: bytes = EVENT_ID,
+    epoch: bytes = PRESENT,
+    at: bytes = EMPTY,
+    origin: bytes = EMPTY,
+    attributes: bytes = EMPTY,
+    tags: bytes = NULL,
+    mode: bytes = EMPTY,
+    altered: bytes = EMPTY,
+) -> bytes:
+    """An ImageUpdated by hand, right but for what is given."""
+    who = text(b"glance") + text(b"host") + origin + EMPTY + NULL * 5
+    meta = event_id + text(b"default") + text(b"image:i") + text(b"s") + epoch + PRESENT + at + who
+    change = mode + EMPTY + NULL * 2 + EMPTY + NULL * 4 + altered
+    return (
+        b"\xc3\x01"
+        + latest("ImageUpdated").fingerprint
+        + (meta + text(b"i") + attributes + tags + change)
+    )
+
+
+HUGE = 2**63 - 1
+ATTACKS = {
+    "none": updated(),
+    "empty": b"",
+    "frame alone": updated()[:10],
+    "half a frame": b"\xc3\x01\x00",
+    "cut off": updated()[:-1],
+    "one byte more": updated() + b"\0",
+    "two events": updated() + updated(),
+    "a megabyte": updated(altered=PRESENT + text(b"x" * 1_000_000) + EMPTY),
+    "text longer than the record": updated(event_id=number(1 << 30)),
+    "text of the largest length": updated(event_id=number(HUGE)),
+    "text of negative length": updated(event_id=number(-1)),
+    "text of the smallest length": updated(event_id=number(-HUGE - 1)),
+    "last text of negative length": updated(altered=PRESENT + number(-5))[:-1],
+    "text that is no UTF-8": updated(event_id=text(b"\xff\xfe")),
+    "text with a surrogate": updated(tags=PRESENT + PRESENT + text(b"\xed\xa0\x80") + EMPTY),
+    "over-long UTF-8": updated(tags=PRESENT + PRESENT + text(b"\xc0\x80") + EMPTY),
+    "NUL in a tag": updated(tags=PRESENT + PRESENT + text(b"a\0") + EMPTY),
+    "NUL in a key": updated(attributes=PRESENT + text(b"\0") + NULL + EMPTY),
+    "NUL in a value": updated(attributes=PRESENT + text(b"k") + PRESENT + text(b"\0") + EMPTY),
+    "int of 33 bits": updated(epoch=number(1 << 32)),
+    "int of 65 bits": updated(epoch=number(1 << 64)),
+    "int that never ends": updated(epoch=b"\x80" * 800_000),
+    "time beyond year 9999": updated(at=number(HUGE)),
+    "time before year 1": updated(at=number(-HUGE)),
+    "enum beyond its symbols": updated(mode=number(3)),
+    "enum far beyond": updated(mode=number(HUGE)),
+    "enum far below": updated(mode=number(-HUGE)),
+    "union beyond its branches": updated(tags=number(2)),
+    "union far below": updated(tags=number(-9)),
+    "block of 10^8": updated(tags=PRESENT + number(10**8)),
+    "block of the largest count": updated(tags=PRESENT + number(HUGE)),
+    "block of the smallest count": updated(tags=PRESENT + number(-HUGE - 1) + number(HUGE)),
+    "map of the largest count": updated(attributes=number(HUGE)),
+    "blocks without an end": updated(tags=PRESENT + (PRESENT + EMPTY) * 400_000),
+    "map blocks without an end": updated(attributes=(PRESENT + EMPTY + NULL) * 250_000),
+    "a UUID that is none": updated(event_id=text(b"x" * 36)),
+    "a fingerprint of tomorrow": b"\xc3\x01" + b"\xff" * 8 + updated()[10:],
+    "an id of another registry": b"\0\0\0\0\1" + updated()[10:],
+    "the frame of another type": b"\xc3\x01" + latest("ImageDeleted").fingerprint + updated()[10:],
+}
+
+
+# fastavro takes these without a word. Their sender made a checksum of them, and could have said the
+# same in the usual way.
+ODD = {
+    "enum of negative index": updated(origin=number(-2)),
+    "union of negative index": updated(tags=number(-1) + EMPTY),
+    "over-long int": updated(epoch=b"\x82" + b"\x80" * 20 + b"\0"),
+    "a block with its size": updated(tags=PRESENT + number(-1) + number(2) + text(b"a") + EMPTY),
+    "a key twice": updated(attributes=number(2) + (text(b"k") + NULL) * 2 + EMPTY),
+}
+
+
+def outcome(value: bytes) -> str:
+    """`refused`, `unknown` or `decoded`; anything else ends the process with its traceback."""
+    try:
+        told = CODEC.decode(value, hashlib.sha256(value).digest())
+    except ContractError as error:
+        if len(str(error)) > 300 or not str(error).isprintable():
+            raise AssertionError("an error that a terminal would not like") from error
+        return "refused"
+    except UnknownSchema:
+        return "unknown"
+    storable(told)
+    return "decoded"
+
+
+def storable(told: Event) -> None:
+    """What was decoded passes every check of the writing side, and reads back as itself."""
+    again = CODEC.encode(told)
+    if CODEC.decode(again.value, again.sha256) != told:
+        raise AssertionError("decoded to what cannot be written")
+    json.dumps(to_json(told)).encode()
+
+
+def flip(value: bytearray, rng: random.Random) -> None:
+    value[rng.randrange(5, len(value))] = rng.randrange(256)
+
+
+def insert(value: bytearray, rng: random.Random) -> None:
+    at = rng.randrange(5, len(value))
+    value[at:at] = number(rng.choice([-1, -2, 2**31, HUGE, -HUGE - 1, rng.getrandbits(20)]))
+
+
+def cut(value: bytearray, rng: random.Random) -> None:
+    at = rng.randrange(5, len(value))
+    del value[at : at + rng.randrange(1, 20)]
+
+
+def double(value: bytearray, rng: random.Random) -> None:
+    at = rng.randrange(5, len(value))
+    value[at:at] = value[at : at + rng.randrange(1, 20)]
+
+
+MUTATIONS: tuple[Callable[[bytearray, random.Random], None], ...] = (
+    flip,
+    flip,
+    insert,
+    cut,
+    double,
+)
+
+
+def mutated(seed: int, records: int) -> Counter[str]:
+    rng = random.Random(seed)
+    good = [CODEC.encode(told).value for told in EVENTS]
+    outcomes: Counter[str] = Counter()
+    for _ in range(records):
+        value = bytearray(rng.choice(good))
+        for _ in range(rng.randrange(1, 4)):
+            rng.choice(MUTATIONS)(value, rng)
+        outcomes[outcome(bytes(value))] += 1
+    return outcomes
+
+
+def main(seed: int, records: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S_MAX, CPU_S_MAX))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
+    named = {name: outcome(value) for name, value in ATTACKS.items()}
+    odd = {name: outcome(value) for name, value in ODD.items()}
+    print(json.dumps({"named": named, "odd": odd, "mutated": mutated(seed, records)}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
