@@ -9,13 +9,12 @@ A hook cannot reject what its service has committed (EVENTS.md, "What is never r
   `altered`.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 from metaledger.schemas.codec import Codec, Encoded
+from metaledger.schemas.digest import properties_digest, text_digest
 from metaledger.schemas.errors import EventTooLarge
 from metaledger.schemas.events import Event, EventData
 from metaledger.schemas.image import (
@@ -46,12 +45,6 @@ def representable_map(values: Properties) -> tuple[dict[str, str | None], tuple[
         if good_key != key or good_value != value:
             altered.append(good_key)
     return result, tuple(altered)
-
-
-def properties_digest(values: Properties) -> str:
-    """`sha256:` and the hash of the map as JSON with sorted keys, no spaces, UTF-8."""
-    text = json.dumps(dict(values), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def encode_within(codec: Codec, event: Event) -> tuple[Event, Encoded]:
@@ -128,8 +121,7 @@ def _largest(values: Mapping[str, str | None]) -> str | None:
 
 
 def _digested(values: Properties, key: str) -> dict[str, str | None]:
-    text = values[key] or ""
-    return {**values, key: "sha256:" + hashlib.sha256(text.encode()).hexdigest()}
+    return {**values, key: text_digest(values[key] or "")}
 
 
-_DIGEST_BYTES = len("sha256:") + 64
+_DIGEST_BYTES = len(text_digest(""))

@@ -1,0 +1,108 @@
+"""The tables and views of images (READ_MODEL.md), written by the projection of the same name.
+
+The two histories have one form: a row a key and version, from when to when, and why it ended.
+Their primary keys serve the history of an image, and with it every as-of question about one.
+"""
+
+from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text, select, text
+
+from metaledger.schemas.tables.base import METADATA, UtcTime, View
+
+images = Table(
+    "images",
+    METADATA,
+    Column("image_id", Text, primary_key=True, comment="The image's id."),
+    Column("name", Text, comment="Its name, as last known."),
+    Column("status", Text, comment="Its status, as last known; null: nobody told."),
+    Column("owner", Text, comment="The project that owns it, as last known."),
+    Column("visibility", Text, comment="Who may see it, as last known."),
+    Column("disk_format", Text, comment="The format of its disk, as last known."),
+    Column("container_format", Text, comment="The format of its container, as last known."),
+    Column("size", BigInteger, comment="The size of its data in bytes; null: no data yet."),
+    Column("checksum", Text, comment="The checksum of its data; null: none was told."),
+    Column(
+        "image_type",
+        Text,
+        nullable=False,
+        comment="snapshot: it was uploaded as one or said so once; else image.",
+    ),
+    Column("registered_at", UtcTime, comment="When it was registered; null: nobody saw it."),
+    Column("data_uploaded_at", UtcTime, comment="When its data was last uploaded; null: never."),
+    Column("deleted_at", UtcTime, comment="When it was deleted, as its service said; null: live."),
+    Column("last_event_id", Text, nullable=False, comment="The last event that told of it."),
+    comment="Every image that the ledger has heard of, deleted ones too.",
+)
+
+
+def _history(name: str, *, key: str, comment: str) -> Table:
+    live = text("valid_to IS NULL")
+    return Table(
+        name,
+        METADATA,
+        Column("image_id", Text, primary_key=True, comment="The image's id."),
+        Column("key", Text, primary_key=True, comment=f"The {key}'s name."),
+        Column(
+            "version",
+            Integer,
+            primary_key=True,
+            autoincrement=False,
+            comment="1, 2, 3 … for each image and key.",
+        ),
+        Column("value", Text, comment=f"The {key}'s value; null is a value too."),
+        Column("valid_from", UtcTime, nullable=False, comment="Since when it had this value."),
+        Column("valid_to", UtcTime, comment="Until when, this time excluded; null: live."),
+        Column("set_by_event", Text, nullable=False, comment="The event that set it."),
+        Column(
+            "set_via",
+            Text,
+            nullable=False,
+            comment="registered, merge, purge, or unseen: found set, nobody saw how.",
+        ),
+        Column("ended_by_event", Text, comment="The event that ended it; null: live."),
+        Column(
+            "end_reason",
+            Text,
+            comment="overwritten, removed (meant by the caller), purged (not meant, or nobody "
+            "knows), image_deleted, or unseen; null: live.",
+        ),
+        # Which images have it now. The value has no part in it: it may exceed what an index takes.
+        Index(None, "key", "image_id", postgresql_where=live, sqlite_where=live),
+        comment=comment,
+    )
+
+
+image_property_history = _history(
+    "image_property_history",
+    key="property",
+    comment="Every property that an image ever had: one row a key and interval.",
+)
+
+image_attribute_history = _history(
+    "image_attribute_history",
+    key="attribute",
+    comment="Name, status, owner, visibility, tags …: one row an attribute and interval.",
+)
+
+_property = image_property_history.c
+
+image_properties = View(
+    name="image_properties",
+    comment="The properties that images have now.",
+    columns={
+        "image_id": "The image's id.",
+        "key": "The property's name.",
+        "value": "The property's value; null is a value too.",
+        "since": "Since when it has this value.",
+        "set_by_event": "The event that set it.",
+    },
+    select=select(
+        _property.image_id,
+        _property.key,
+        _property.value,
+        _property.valid_from.label("since"),
+        _property.set_by_event,
+    ).where(_property.valid_to.is_(None)),
+)
+
+TABLES: tuple[Table, ...] = (images, image_property_history, image_attribute_history)
+VIEWS: tuple[View, ...] = (image_properties,)
