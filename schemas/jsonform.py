@@ -130,7 +130,6 @@ def _number(meta: Meta, given: Mapping[str, Raw]) -> StreamNumber | None:
         expected = "stream_id, epoch and stream_seq together, or none"
         raise InvalidEvent(f"meta.{missing}", expected=expected, got="nothing")
     if not meta.stream_id or meta.epoch < 1 or meta.stream_seq < 1:
-        raise InvalidEvent(
-            "meta.stream_seq", expected="numbers from 1 of a named stream", got=shown(present)
-        )
+        got = f"{shown(meta.stream_id)}, {meta.epoch}, {meta.stream_seq}"
+        raise InvalidEvent("meta.stream_seq", expected="numbers from 1 of a named stream", got=got)
     return StreamNumber(stream_id=meta.stream_id, epoch=meta.epoch, stream_seq=meta.stream_seq)
