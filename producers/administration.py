@@ -1,0 +1,183 @@
+"""What an operator does to an outbox: install it, look at it, begin a new epoch. Not for hooks.
+
+Everything here opens its own short transactions on an engine, raises Unreachable where the database
+cannot be reached, and needs rights that a service's own user may lack (tables are made).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Select, func, insert, inspect, select, update
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from metaledger.producers.counters import read_stream
+from metaledger.producers.guard import described
+from metaledger.producers.tables import (
+    FORMAT_VERSION,
+    METADATA,
+    STREAM_ID_CHARS_MAX,
+    counters,
+    outbox,
+    relay,
+    sent,
+    stream,
+)
+from metaledger.schemas.errors import Unreachable, UsageError
+from metaledger.schemas.identity import Clock, NewId, system_clock, uuid7
+
+_NAMED_MAX = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lacking:
+    """An aggregate with something wrong, since or until when, and why."""
+
+    aggregate: str
+    at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxStatus:
+    """How an outbox is now.
+
+    `unrecorded` and `held` name the oldest few, `unrecorded_aggregates` and `held_aggregates` count
+    all. Held: the log refused the aggregate's next event, or that event is gone.
+    """
+
+    stream_id: str
+    epoch: int
+    rows_waiting: int
+    oldest_row_at: datetime | None
+    unrecorded_aggregates: int
+    unrecorded: Sequence[Lacking]
+    held_aggregates: int
+    held: Sequence[Lacking]
+    lease_owner: str | None
+    lease_expires_at: datetime | None
+    last_error: str | None
+    last_error_at: datetime | None
+    progress_at: datetime | None
+
+
+def install(
+    engine: Engine,
+    *,
+    stream_id: str | None = None,
+    clock: Clock = system_clock,
+    new_id: NewId = uuid7,
+) -> str:
+    """Makes the tables and the stream where they are missing; returns the stream's id.
+
+    Run again it changes nothing, and a `stream_id` is then only compared. Raises UsageError,
+    VersionMismatch, Unreachable.
+    """
+    if stream_id is not None and not 0 < len(stream_id) <= STREAM_ID_CHARS_MAX:
+        raise UsageError(f"a stream's id has 1 to {STREAM_ID_CHARS_MAX} characters")
+    now = clock()
+    with reached(engine) as connection:
+        METADATA.create_all(connection)
+        for table, first in (
+            (relay, {"id": 1}),
+            (
+                stream,
+                {
+                    "id": 1,
+                    "stream_id": stream_id or new_id(now),
+                    "epoch": 1,
+                    "epoch_began_at": now,
+                    "format_version": FORMAT_VERSION,
+                    "created_at": now,
+                },
+            ),
+        ):
+            if connection.execute(select(table.c.id)).first() is None:
+                connection.execute(insert(table), first)
+        found = read_stream(connection).stream_id
+    if stream_id not in {None, found}:
+        raise UsageError(f"this outbox is installed already, and its stream is {found}")
+    return found
+
+
+def status(engine: Engine) -> OutboxStatus:
+    """The outbox's state. Raises UsageError where it is not installed, Unreachable."""
+    with reached(engine) as connection:
+        require_installed(connection)
+        source = read_stream(connection)
+        waiting, oldest = connection.execute(_WAITING).one()
+        lease = connection.execute(select(relay)).one()
+        unrecorded = connection.execute(_UNRECORDED.limit(_NAMED_MAX)).all()
+        held = connection.execute(_HELD.limit(_NAMED_MAX)).all()
+        return OutboxStatus(
+            stream_id=source.stream_id,
+            epoch=source.epoch,
+            rows_waiting=waiting,
+            oldest_row_at=oldest,
+            unrecorded_aggregates=count(connection, _UNRECORDED),
+            unrecorded=[
+                Lacking(aggregate=name, at=at, reason="a change was not recorded")
+                for name, at in unrecorded
+            ],
+            held_aggregates=count(connection, _HELD),
+            held=[Lacking(aggregate=name, at=at, reason=reason) for name, at, reason in held],
+            lease_owner=lease.lease_owner,
+            lease_expires_at=lease.lease_expires_at,
+            last_error=lease.last_error,
+            last_error_at=lease.last_error_at,
+            progress_at=lease.progress_at,
+        )
+
+
+def reseed(engine: Engine, *, above: int = 0, clock: Clock = system_clock) -> int:
+    """Begins a new epoch, after the service's database was restored; returns its number.
+
+    Numbers that were given out after the backup would come again with other events: in the new
+    epoch every aggregate counts from 1 again. What waits goes out under its old epoch first, and
+    each aggregate counts as unrecorded until its next event mends it. Where the same backup may
+    have been restored before, `above` is the highest epoch that the ledger knows. The service may
+    run on; transactions that are open now may still number in the old epoch.
+    """
+    with reached(engine) as connection:
+        require_installed(connection)
+        epoch = max(read_stream(connection).epoch, above) + 1
+        connection.execute(update(stream).values(epoch=epoch, epoch_began_at=clock()))
+    return epoch
+
+
+@contextmanager
+def reached(engine: Engine) -> Iterator[Connection]:
+    """A connection in a transaction that commits at the end. Raises Unreachable."""
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(engine.begin())
+        except (OperationalError, InterfaceError) as error:
+            name = engine.url.render_as_string(hide_password=True)
+            raise Unreachable(f"{name} cannot be reached: {described(error)}") from error
+        yield connection
+
+
+def require_installed(connection: Connection) -> None:
+    """Raises UsageError where the tables are missing."""
+    if not inspect(connection).has_table(stream.name):
+        raise UsageError("the outbox is not installed here: run `metaledger outbox install`")
+
+
+def count(connection: Connection, query: Select[Any]) -> int:
+    """How many rows the query has."""
+    return connection.scalar(select(func.count()).select_from(query.subquery())) or 0
+
+
+_WAITING = select(func.count(), func.min(outbox.c.occurred_at))
+_UNRECORDED = (
+    select(counters.c.aggregate, counters.c.unrecorded_since)
+    .where(counters.c.unrecorded_since.is_not(None))
+    .order_by(counters.c.unrecorded_since)
+)
+_HELD = (
+    select(sent.c.aggregate, sent.c.held_until, sent.c.held_reason)
+    .where(sent.c.held_until.is_not(None))
+    .order_by(sent.c.held_until)
+)

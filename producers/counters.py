@@ -1,0 +1,168 @@
+"""The statements on counters: numbers are taken here, one dialect's way each. No decision is here.
+
+A counter's row is the ordering lock of its aggregate: whoever has written it holds it until the end
+of the transaction, and the next number is given out after that. So number n + 1 is never visible to
+a relay that cannot see number n. Rows are written in sorted order, or two writers of several
+aggregates would wait for each other.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, Insert, and_, select, text, update
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from metaledger.producers.tables import FORMAT_VERSION, counters, microseconds, stream
+from metaledger.schemas.errors import UsageError, VersionMismatch
+
+# SQLite's old limit of variables in a statement is 999.
+_IN_LIST_MAX = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """The installation's stream; `epoch_began_at` is the time of the last reseed, if any."""
+
+    stream_id: str
+    epoch: int
+    epoch_began_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counter:
+    """An aggregate's counter, locked until the end of the transaction.
+
+    `seq` is the last number given out, of any epoch; 0: no event of the aggregate was ever recorded
+    here. `unrecorded_since`: since then the ledger lacks a change (one could not be recorded, or
+    the database was restored), and the next event should be RECONCILED; None: it lacks nothing.
+    """
+
+    seq: int
+    epoch: int
+    unrecorded_since: datetime | None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing of the aggregate was ever recorded here: import its before-image."""
+        return self.seq == 0
+
+    @property
+    def unrecorded(self) -> bool:
+        """Whether the ledger lacks a change of the aggregate."""
+        return self.unrecorded_since is not None
+
+
+def read_stream(connection: Connection) -> Stream:
+    """The stream. Raises UsageError where it is not installed, VersionMismatch, DBAPIError."""
+    row = connection.execute(_SELECT_STREAM).one_or_none()
+    if row is None:
+        raise UsageError("the outbox is not installed here: run `metaledger outbox install`")
+    if row.format_version != FORMAT_VERSION:
+        raise VersionMismatch(
+            f"the outbox's tables have format {row.format_version}, and this build reads and "
+            f"writes {FORMAT_VERSION}: run `metaledger outbox install` of the newer version"
+        )
+    return Stream(stream_id=row.stream_id, epoch=row.epoch, epoch_began_at=row.epoch_began_at)
+
+
+def take(
+    connection: Connection, source: Stream, increments: Mapping[str, int]
+) -> dict[str, Counter]:
+    """Locks the counters, in sorted order, and gives out so many numbers of each (0: none).
+
+    What it returns is the counter after that: the numbers given are the last ones up to `seq`. A
+    counter of an older epoch begins anew with its first number of this one.
+    """
+    rows = [
+        {"aggregate": aggregate, "epoch": source.epoch, "seq": increments[aggregate]}
+        for aggregate in sorted(increments)
+    ]
+    if not rows:
+        return {}
+    upsert = _upsert(connection.dialect.name, microseconds(source.epoch_began_at))
+    return {row.aggregate: _counter(row, source) for row in _taken(connection, upsert, rows)}
+
+
+def mark(connection: Connection, aggregates: Collection[str], at: datetime) -> None:
+    """Marks counters that `take` has locked as lacking a change; an older mark stands."""
+    for names in _chunks(sorted(aggregates)):
+        which = and_(counters.c.aggregate.in_(names), counters.c.unrecorded_since.is_(None))
+        connection.execute(update(counters).where(which).values(unrecorded_since=at))
+
+
+def unmark(connection: Connection, aggregates: Collection[str]) -> None:
+    """Takes the mark from counters that `take` has locked."""
+    for names in _chunks(sorted(aggregates)):
+        which = counters.c.aggregate.in_(names)
+        connection.execute(update(counters).where(which).values(unrecorded_since=None))
+
+
+def _counter(row: Any, source: Stream) -> Counter:  # noqa: ANN401 (a row's own type)
+    since = row.unrecorded_since
+    if since is None and row.epoch < source.epoch and row.seq > 0:
+        since = source.epoch_began_at
+    return Counter(seq=row.seq, epoch=row.epoch, unrecorded_since=since)
+
+
+def _taken(connection: Connection, upsert: Insert, rows: Sequence[dict[str, Any]]) -> Iterator[Any]:
+    result = connection.execute(upsert, rows)
+    if connection.dialect.name == "postgresql":
+        yield from result
+        return
+    # A locking read: under MariaDB's repeatable read a plain one may be stale.
+    for names in _chunks([row["aggregate"] for row in rows]):
+        which = counters.c.aggregate.in_(names)
+        yield from connection.execute(select(*_RETURNED).where(which).with_for_update())
+
+
+def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(names), _IN_LIST_MAX):
+        yield names[start : start + _IN_LIST_MAX]
+
+
+_RETURNED = (
+    counters.c.aggregate,
+    counters.c.epoch,
+    counters.c.seq,
+    counters.c.unrecorded_since,
+)
+_SELECT_STREAM = select(
+    stream.c.stream_id, stream.c.epoch, stream.c.epoch_began_at, stream.c.format_version
+).where(stream.c.id == 1)
+
+# What an upsert does to a row that is there, in this order: MariaDB assigns from left to right, and
+# what comes later sees what came before. Constants stand in the text, for PyMySQL makes one
+# statement of many rows only where no parameter follows them.
+_LACKS_SINCE_EPOCH = """CASE WHEN {old}.epoch < {epoch} AND {seq} > 0 AND {old}.seq > 0
+THEN COALESCE({old}.unrecorded_since, {began}) ELSE {old}.unrecorded_since END"""
+_CHANGES = (
+    ("unrecorded_since", _LACKS_SINCE_EPOCH),
+    ("seq", "CASE WHEN {old}.epoch < {epoch} AND {seq} > 0 THEN {seq} ELSE {old}.seq + {seq} END"),
+    ("epoch", "CASE WHEN {old}.epoch < {epoch} AND {seq} > 0 THEN {epoch} ELSE {old}.epoch END"),
+)
+
+
+@lru_cache
+def _upsert(dialect: str, began: int) -> Insert:
+    """The dialect's upsert. `began`: when the epoch began, in microseconds; one value a database,
+    but for a reseed.
+    """  # noqa: D205
+    new = "VALUES({})" if dialect in _MYSQL else "excluded.{}"
+    names = {"old": counters.name, "epoch": new.format("epoch"), "seq": new.format("seq")}
+    changes = [(column, text(change.format(**names, began=began))) for column, change in _CHANGES]
+    if dialect in _MYSQL:
+        return mysql.insert(counters).on_duplicate_key_update(changes)
+    if dialect == "sqlite":
+        return sqlite.insert(counters).on_conflict_do_update(
+            index_elements=["aggregate"], set_=dict(changes)
+        )
+    upsert = postgresql.insert(counters).on_conflict_do_update(
+        index_elements=["aggregate"], set_=dict(changes)
+    )
+    return upsert.returning(*_RETURNED)
+
+
+_MYSQL = frozenset({"mysql", "mariadb"})

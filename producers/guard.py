@@ -1,0 +1,212 @@
+"""Our SQL inside a service's transaction: what of its errors goes up, and what is undone.
+
+The rules (RELIABILITY.md, "Inside the service's transaction"):
+
+- It runs in a savepoint. Only what a ROLLBACK TO undid may be swallowed.
+- An error that ended the transaction (a deadlock, a serialisation failure, a lost connection,
+  SQLite's busy) goes up as it is: the service runs its transaction again.
+- `strict` raises Unrecorded instead of swallowing. In the middle of a transaction the transaction
+  is doomed by that, and its commit is refused even if the service swallows the error.
+- What goes up from the commit's own event rolls the DBAPI connection back first: SQLAlchemy does
+  not, and the pool's next user would commit what was refused.
+
+Here stands the one `except Exception` of the writing side, with its counter.
+"""
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import Transaction
+
+from metaledger.schemas.errors import MetaledgerError, Unrecorded
+
+_log = structlog.get_logger("metaledger.producers")
+
+_SAVEPOINT = "metaledger"
+# Serialisation failure, deadlock; the class 08 and 57P0x (shutdown) are lost connections.
+_ENDED_SQLSTATES = ("40001", "40P01", "08", "57P0")
+# InnoDB's deadlock (which rolls back all); server gone, connection lost, shutdown.
+_ENDED_MYSQL = frozenset({1213, 2006, 2013, 1053})
+_ENDED_SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED")
+# PostgreSQL: the transaction was aborted before we came, and its commit will be a rollback.
+_ABORTED_SQLSTATE = "25P02"
+
+
+class Guard:
+    """Shields a service from the errors of what runs inside. `count` of them went by so far.
+
+    `make_up(connection, aggregates)` is called after an error was swallowed: it notes down that
+    these aggregates lack a change. It runs in the service's transaction too, so it may raise only
+    what ended that.
+    """
+
+    def __init__(
+        self, *, strict: bool, make_up: Callable[[Connection, Sequence[str]], None]
+    ) -> None:
+        self.count = 0
+        self._strict = strict
+        self._make_up = make_up
+        self._doomed = weakref.WeakSet[Transaction]()
+        self._watched = weakref.WeakSet[Engine]()
+
+    @contextmanager
+    def shield(self, connection: Connection, aggregates: Sequence[str]) -> Iterator[None]:
+        """Runs the body in a savepoint, in the middle of the connection's transaction.
+
+        Not to be nested. Behind a `with` whose body ends in `return`, control arrives only where an
+        error was swallowed.
+        """
+        with attempt(connection) as body:
+            yield
+        if body.error is not None:
+            self._undone(connection, aggregates, body.error)
+
+    @contextmanager
+    def shield_commit(self, connection: Connection, aggregates: Sequence[str]) -> Iterator[None]:
+        """As `shield`, in the event that comes just before the commit (or the prepare)."""
+        try:
+            with self.shield(connection, aggregates):
+                yield
+        except BaseException:
+            _roll_back(connection)
+            raise
+
+    def _undone(self, connection: Connection, aggregates: Sequence[str], error: Exception) -> None:
+        self.count += 1
+        _log.error(
+            "changes not recorded",
+            error=described(error),
+            aggregates=list(aggregates[:_NAMED_MAX]),
+            changes=len(aggregates),
+            failures=self.count,
+            strict=self._strict,
+        )
+        if self._strict:
+            self._doom(connection)
+            raise Unrecorded(
+                f"the change was not recorded, and `strict` is set: {described(error)}"
+            ) from error
+        self._make_up(connection, aggregates)
+
+    def _doom(self, connection: Connection) -> None:
+        transaction = connection.get_transaction()
+        if transaction is not None:
+            self._doomed.add(transaction)
+        if connection.engine not in self._watched:
+            self._watched.add(connection.engine)
+            event.listen(connection.engine, "commit", self._refuse_doomed)
+            event.listen(connection.engine, "prepare_twophase", self._refuse_doomed)
+
+    def _refuse_doomed(self, connection: Connection, *_xid: object) -> None:
+        if connection.get_transaction() in self._doomed:
+            _roll_back(connection)
+            raise Unrecorded("a change of this transaction was not recorded, and `strict` is set")
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What became of the body: the error that was undone, None where there was none."""
+
+    error: Exception | None = None
+
+
+@contextmanager
+def attempt(connection: Connection) -> Iterator[Attempt]:
+    """Runs the body in a savepoint. Raises, unchanged, only what could not be undone by it."""
+    body = Attempt()
+    aborted = not _set_savepoint(connection)
+    try:
+        yield body
+        if not aborted:
+            connection.exec_driver_sql(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+    except Exception as error:
+        # In a transaction that was aborted before, nothing is left to record.
+        if not aborted:
+            if ended_transaction(connection, error) or not _rolled_back_to(connection):
+                raise
+            body.error = error
+
+
+def ended_transaction(connection: Connection, error: BaseException) -> bool:
+    """Whether nothing is left of the transaction, whatever the database still answers.
+
+    Looks behind the error at its causes: a service may have put its own in front of the driver's.
+    """
+    if connection.closed or connection.invalidated:
+        return True
+    return any(_ends(cause, connection.dialect.name) for cause in _causes(error))
+
+
+def described(error: BaseException) -> str:
+    """The error in one short line, without its statement, which may hold values."""
+    if isinstance(error, MetaledgerError):
+        return str(error)
+    driver = getattr(error, "orig", None) or error
+    first, *_ = str(driver).splitlines() or [""]
+    return f"{type(error).__name__}: {first}"[:_DESCRIBED_CHARS_MAX]
+
+
+def _ends(error: BaseException, dialect: str) -> bool:
+    sqlstate = _sqlstate(error)
+    if dialect == "sqlite":
+        return str(getattr(error, "sqlite_errorname", "")).startswith(_ENDED_SQLITE)
+    if dialect in {"mysql", "mariadb"}:
+        return bool(error.args) and error.args[0] in _ENDED_MYSQL
+    return sqlstate is not None and sqlstate.startswith(_ENDED_SQLSTATES)
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    """Psycopg 2 has `pgcode`, all others `sqlstate`."""
+    return getattr(error, "pgcode", None) or getattr(error, "sqlstate", None)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        cause = waiting.pop()
+        if isinstance(cause, BaseException) and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            waiting += [cause.__cause__, cause.__context__]
+            waiting += [getattr(cause, "orig", None), getattr(cause, "inner_exception", None)]
+
+
+def _set_savepoint(connection: Connection) -> bool:
+    """Sets it; False where the service's transaction was aborted before, so that it cannot be."""
+    driver = connection.connection.dbapi_connection
+    # Python's sqlite3 begins no transaction for a SAVEPOINT, and its RELEASE would be a commit.
+    if connection.dialect.name == "sqlite" and not getattr(driver, "in_transaction", True):
+        connection.exec_driver_sql("BEGIN")
+    try:
+        connection.exec_driver_sql(f"SAVEPOINT {_SAVEPOINT}")
+    except Exception as error:
+        if any(_sqlstate(cause) == _ABORTED_SQLSTATE for cause in _causes(error)):
+            return False
+        raise
+    return True
+
+
+def _rolled_back_to(connection: Connection) -> bool:
+    """Rolls back to the savepoint; False where the database no longer knows it."""
+    # Whatever it raises, the first error is the one to tell.
+    with suppress(Exception):
+        connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+        connection.exec_driver_sql(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+        return True
+    return False
+
+
+def _roll_back(connection: Connection) -> None:
+    # A lost connection has nothing to roll back, and the error that goes up already says it.
+    with suppress(Exception):
+        if not connection.invalidated:
+            connection.connection.rollback()
+
+
+_NAMED_MAX = 5
+_DESCRIBED_CHARS_MAX = 300

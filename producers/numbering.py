@@ -1,0 +1,128 @@
+"""From drafts to numbered, encoded records: one statement a step for all of them, none a draft.
+
+The order of the steps is the promise: first the counters' locks, then the time, then the bytes. So
+`occurred_at` grows with the numbers of an aggregate, as far as the machine's clock grows.
+"""
+
+from collections import Counter as Tally
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from metaledger.producers import counters
+from metaledger.producers.counters import Counter
+from metaledger.producers.tables import AGGREGATE_CHARS_MAX
+from metaledger.schemas.bounds import encode_within
+from metaledger.schemas.codec import Codec
+from metaledger.schemas.errors import UsageError
+from metaledger.schemas.events import Draft, StreamNumber, recorded
+from metaledger.schemas.identity import Clock, NewId
+from metaledger.schemas.log import NewRecord
+from metaledger.schemas.meta import Origin
+
+# These tell all that the database holds, so they mend whatever was not recorded before them.
+MENDING = frozenset({Origin.RECONCILED, Origin.IMPORTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """A record, and its `occurred_at`."""
+
+    record: NewRecord
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbering:
+    """What numbering needs of its surroundings."""
+
+    codec: Codec
+    clock: Clock
+    new_id: NewId
+
+    def number(
+        self,
+        connection: Connection,
+        drafts: Sequence[Draft],
+        *,
+        unrecorded: Collection[str] = (),
+        missed: int = 0,
+    ) -> list[Numbered]:
+        """The drafts with their numbers, in the given order.
+
+        `unrecorded` aggregates are locked with the others (one sorted order) and marked, unless a
+        draft mends them. `missed` goes into the first draft. Raises ContractError, UsageError.
+        """
+        if not drafts and not unrecorded:
+            return []
+        source = counters.read_stream(connection)
+        own = Tally(draft.aggregate for draft in drafts if draft.number is None)
+        increments = {**dict.fromkeys(unrecorded, 0), **own}
+        require_storable(increments)
+        taken = counters.take(connection, source, increments)
+        now = self.clock()
+        _settle(connection, taken, drafts, unrecorded, now)
+        if missed:
+            drafts = [replace(drafts[0], missed=drafts[0].missed + missed), *drafts[1:]]
+        first = {name: counter.seq - increments[name] + 1 for name, counter in taken.items()}
+        epochs = {name: counter.epoch for name, counter in taken.items()}
+        numbers = _numbers(drafts, source.stream_id, epochs, first)
+        return [
+            self._numbered(draft, number, now)
+            for draft, number in zip(drafts, numbers, strict=True)
+        ]
+
+    def _numbered(self, draft: Draft, number: StreamNumber, now: datetime) -> Numbered:
+        event_id = draft.event_id or self.new_id(now)
+        event = recorded(draft, event_id=event_id, number=number, occurred_at=now)
+        event, encoded = encode_within(self.codec, event)
+        record = NewRecord(
+            key=event.meta.aggregate,
+            value=encoded.value,
+            sha256=encoded.sha256,
+            event_id=event_id,
+            number=number,
+        )
+        return Numbered(record, event.meta.occurred_at)
+
+
+def require_storable(aggregates: Collection[str]) -> None:
+    """Raises UsageError where a name is too long for the tables."""
+    for name in aggregates:
+        if len(name) > AGGREGATE_CHARS_MAX:
+            raise UsageError(
+                f"an aggregate's name has {len(name)} characters, and at most "
+                f"{AGGREGATE_CHARS_MAX} are possible"
+            )
+
+
+def _numbers(
+    drafts: Sequence[Draft], stream_id: str, epochs: Mapping[str, int], first: dict[str, int]
+) -> list[StreamNumber]:
+    numbers = []
+    for draft in drafts:
+        number = draft.number
+        if number is None:
+            name = draft.aggregate
+            number = StreamNumber(stream_id=stream_id, epoch=epochs[name], stream_seq=first[name])
+            first[name] += 1
+        numbers.append(number)
+    return numbers
+
+
+def _settle(
+    connection: Connection,
+    taken: Mapping[str, Counter],
+    drafts: Sequence[Draft],
+    unrecorded: Collection[str],
+    now: datetime,
+) -> None:
+    """Sets and takes the marks of counters that are locked now."""
+    marked = {name for name, counter in taken.items() if counter.unrecorded}
+    if not marked and not unrecorded:
+        return
+    mended = {draft.aggregate for draft in drafts if draft.origin in MENDING}
+    counters.unmark(connection, marked & mended)
+    counters.mark(connection, set(unrecorded) - mended, now)

@@ -1,0 +1,186 @@
+"""The outbox: events written in the service's own transaction, numbered, until a relay sends them.
+
+The rules (RELIABILITY.md, "Outbox"):
+
+- An event exists if and only if the change that it tells of was committed: everything here runs on
+  the connection that it is given, in its transaction, and commits nothing.
+- Numbers are 1, 2, 3 … for each aggregate, without gaps, given out under the lock of its counter.
+  There is no high-water mark, and no order but that of the numbers.
+- Write once, just before the commit: `record` with everything that the transaction did. Who reads
+  before-images calls `lock` first.
+- What cannot be recorded marks its aggregate unrecorded, and is counted into `missed` of this
+  process's next event. `shield` and `shield_commit` decide which errors the service gets to see.
+- No connection is kept, so an Outbox may be made before a fork; one a database.
+
+    outbox = Outbox(settings, settings.codec())
+    with outbox.shield_commit(connection, ["image:42"]):      # in the engine's `commit` event
+        outbox.record(connection, drafts)
+
+`administration` installs and reseeds the tables and reads their status; `relay` drains them.
+"""
+
+from collections import Counter as Tally
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import structlog
+from sqlalchemy import Connection, insert
+
+from metaledger.producers import counters
+from metaledger.producers.counters import Counter
+from metaledger.producers.guard import Guard, attempt
+from metaledger.producers.memory import Memory
+from metaledger.producers.numbering import MENDING, Numbered, Numbering, require_storable
+from metaledger.producers.room import Room
+from metaledger.producers.settings import ProducerSettings
+from metaledger.producers.tables import outbox as table
+from metaledger.schemas.codec import Codec
+from metaledger.schemas.errors import OutboxFull
+from metaledger.schemas.events import Draft
+from metaledger.schemas.identity import Clock, NewId, system_clock, uuid7
+from metaledger.schemas.log import NewRecord
+
+_log = structlog.get_logger("metaledger.producers")
+
+
+class Outbox:
+    """Records events on connections that others own. Thread-safe, fork-safe, without a socket."""
+
+    def __init__(
+        self,
+        settings: ProducerSettings,
+        codec: Codec,
+        *,
+        clock: Clock = system_clock,
+        new_id: NewId = uuid7,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._numbering = Numbering(codec=codec, clock=clock, new_id=new_id)
+        self._memory = Memory()
+        self._room = Room(settings.outbox_rows_max, clock)
+        self._guard = Guard(strict=settings.strict, make_up=self._make_up)
+
+    @property
+    def failures(self) -> int:
+        """How many errors were undone in this process so far, swallowed or not."""
+        return self._guard.count
+
+    def shield(
+        self, connection: Connection, aggregates: Sequence[str]
+    ) -> AbstractContextManager[None]:
+        """Runs the body in a savepoint, in the middle of the service's transaction.
+
+        What goes wrong in it is undone and swallowed (then the aggregates are marked unrecorded),
+        or raised: unchanged where it ended the transaction, as Unrecorded where `strict` is set,
+        and then the transaction's commit is refused too. Not to be nested.
+        """
+        return self._guard.shield(connection, aggregates)
+
+    def shield_commit(
+        self, connection: Connection, aggregates: Sequence[str]
+    ) -> AbstractContextManager[None]:
+        """As `shield`, for the event just before the commit: there, and only there, what is raised
+        rolls the DBAPI connection back first, or the pool would hand out an open transaction.
+        """  # noqa: D205
+        return self._guard.shield_commit(connection, aggregates)
+
+    def lock(self, connection: Connection, aggregates: Collection[str]) -> Mapping[str, Counter]:
+        """Takes the aggregates' counters, in sorted order, until the transaction ends.
+
+        Before-images are read after this, by locking reads; nobody else adds an event of these
+        aggregates meanwhile. A counter that was not there begins with `seq` 0 (`is_new`).
+        """
+        require_storable(aggregates)
+        source = counters.read_stream(connection)
+        taken = counters.take(connection, source, dict.fromkeys(aggregates, 0))
+        return {name: self._remembered(name, counter) for name, counter in taken.items()}
+
+    def number(self, connection: Connection, drafts: Sequence[Draft]) -> list[NewRecord]:
+        """The drafts as records, numbered in the given order within each aggregate.
+
+        The caller puts them all into a log, in the same transaction. A draft with a number of its
+        own keeps it. Raises ContractError (an event that is too large however made), UsageError.
+        """
+        return [numbered.record for numbered in self._numbering.number(connection, drafts)]
+
+    def record(self, connection: Connection, drafts: Sequence[Draft]) -> None:
+        """Writes the events into the outbox, in the connection's transaction.
+
+        An aggregate whose events do not all fit below `outbox_rows_max` is marked unrecorded, and
+        none of them is written; with `strict` OutboxFull is raised instead.
+        """
+        fitting, unrecorded = self._fit(connection, drafts)
+        if not fitting:
+            self._numbering.number(connection, (), unrecorded=unrecorded)
+            return
+        mended = {draft.aggregate for draft in fitting if draft.origin in MENDING}
+        lent = self._memory.lend(connection, first=mended)
+        numbered = self._numbering.number(
+            connection, fitting, unrecorded={*unrecorded, *lent.unmarked}, missed=lent.missed
+        )
+        _insert(connection, numbered)
+
+    def record_beyond_limit(self, connection: Connection, drafts: Sequence[Draft]) -> None:
+        """As `record`, without the limit: for the few events that tell how a source is."""
+        _insert(connection, self._numbering.number(connection, drafts))
+
+    def mark_unrecorded(self, connection: Connection, aggregates: Collection[str]) -> None:
+        """Notes in their counters that these aggregates lack a change from now on."""
+        self._numbering.number(connection, (), unrecorded=aggregates)
+
+    def _fit(
+        self, connection: Connection, drafts: Sequence[Draft]
+    ) -> tuple[Sequence[Draft], Collection[str]]:
+        """The drafts for which there is room, and the aggregates of the others."""
+        room = self._room.take(connection, len(drafts))
+        if room == len(drafts):
+            return drafts, ()
+        if self._settings.strict:
+            raise OutboxFull(
+                f"the outbox holds outbox_rows_max = {self._settings.outbox_rows_max} events: see "
+                "why no relay drains it"
+            )
+        excess: set[str] = set()
+        for aggregate, count in sorted(Tally(draft.aggregate for draft in drafts).items()):
+            if count <= room:
+                room -= count
+            else:
+                excess.add(aggregate)
+        fitting = [draft for draft in drafts if draft.aggregate not in excess]
+        missed = len(drafts) - len(fitting)
+        self._memory.missed(missed)
+        _log.error("outbox full", changes=missed, rows_max=self._settings.outbox_rows_max)
+        return fitting, excess
+
+    def _remembered(self, name: str, counter: Counter) -> Counter:
+        since = counter.unrecorded_since or self._memory.since(name)
+        return replace(counter, unrecorded_since=since)
+
+    def _make_up(self, connection: Connection, aggregates: Sequence[str]) -> None:
+        """After an error was undone: marks the aggregates in the database, else in memory."""
+        self._memory.give_back(connection)
+        self._memory.missed(max(1, len(aggregates)))
+        with attempt(connection) as marking:
+            self.mark_unrecorded(connection, aggregates)
+        if marking.error is not None:
+            self._memory.remember(aggregates, self._clock())
+
+
+def _insert(connection: Connection, numbered: Sequence[Numbered]) -> None:
+    rows = [
+        {
+            "aggregate": it.record.key,
+            "stream_id": it.record.number.stream_id,
+            "epoch": it.record.number.epoch,
+            "stream_seq": it.record.number.stream_seq,
+            "event_id": it.record.event_id,
+            "occurred_at": it.occurred_at,
+            "sha256": it.record.sha256,
+            "value": it.record.value,
+        }
+        for it in numbered
+    ]
+    if rows:
+        connection.execute(insert(table).inline(), rows)
