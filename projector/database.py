@@ -18,9 +18,10 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from metaledger.schemas.errors import MetaledgerError, Unreachable, Unstorable, UsageError
 from metaledger.schemas.tables import SHARED
 
-# Both together stay within the 10 s in which a command has to say that a part is not there.
-CONNECT_TIMEOUT_S = 5
-LOCK_TIMEOUT_S = 30.0
+# A command has 10 s to say that a part is not there, a daemon 5 s to end after its SIGTERM, and
+# who waits for a connection or a lock hears no signal.
+CONNECT_TIMEOUT_S = 4
+LOCK_TIMEOUT_S = 4.0
 # SQLSTATE classes that blame the values: data exception, integrity, program limit (an index row).
 _UNSTORABLE = ("22", "23", "54")
 
@@ -62,6 +63,9 @@ def translated(engine: Engine) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
+        raise _named(engine.url, error.orig) from error
+    # COPY is the driver's own, past SQLAlchemy's wrapping.
+    except engine.dialect.loaded_dbapi.Error as error:
         raise _named(engine.url, error) from error
     # sqlite3 raises it before it has a statement: an integer of more than 64 bits.
     except OverflowError as error:
@@ -97,12 +101,12 @@ def _sqlite(place: URL) -> Engine:
     return engine
 
 
-def _named(place: URL, error: DBAPIError) -> MetaledgerError:
-    said = str(error.orig).strip().partition("\n")[0]
+def _named(place: URL, error: BaseException | None) -> MetaledgerError:
+    said = str(error).strip().partition("\n")[0]
     text = f"{_shown(place)}: {said}"
-    if isinstance(error.orig, sqlite3.DatabaseError):
-        return _sqlite_named(error.orig, text)
-    state = getattr(error.orig, "pgcode", None) or ""
+    if isinstance(error, sqlite3.DatabaseError):
+        return _sqlite_named(error, text)
+    state = getattr(error, "pgcode", None) or ""
     if state.startswith(_UNSTORABLE):
         return Unstorable(text)
     # 42: a table or column that is not there; 3D: the database itself.

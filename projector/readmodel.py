@@ -180,7 +180,7 @@ def _view_statements(connection: Connection, view: View, schema: str | None) -> 
     name = quote(view.name) if schema is None else f"{schema}.{quote(view.name)}"
     body = view.select.compile(
         # This style alone leaves percent signs as they are.
-        dialect=type(connection.dialect)(paramstyle="named"),
+        dialect=type(connection.dialect)(paramstyle="named"),  # type: ignore[call-arg]
         schema_translate_map=connection.get_execution_options()["schema_translate_map"],
         render_schema_translate=True,
         compile_kwargs={"literal_binds": True},

@@ -1,0 +1,273 @@
+"""The read model's store: the one place where SQL writes it.
+
+A batch is one transaction: `move` takes the checkpoints by compare-and-set, and so fences whoever
+else believes to own the partition; `memories`, `waiting` and `known` load what the batch touches, a
+statement each; `write` puts down what came of it, a table at a time. All or nothing is committed.
+After an error of the commit itself the outcome is unknown: nothing here remembers anything, so the
+caller reads the checkpoint again.
+
+It knows no aggregate and decides nothing about events. A database is added by its `Bulk`, and by
+passing `tests/store`.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    and_,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from metaledger.projector.bulk import Bulk
+from metaledger.projector.bulk_postgres import PostgresBulk
+from metaledger.projector.bulk_sqlite import SqliteBulk
+from metaledger.projector.database import translated, writing
+from metaledger.projector.folds import Projection
+from metaledger.projector.intake import Known
+from metaledger.projector.memory import Memory
+from metaledger.projector.projections import PROJECTIONS
+from metaledger.projector.readmodel import check
+from metaledger.projector.rows import Change, Key
+from metaledger.projector.stored import States, state_values, stored_record
+from metaledger.schemas.errors import Fenced, LogRefused, UsageError
+from metaledger.schemas.log import LogRecord, Position
+from metaledger.schemas.tables import SHARED_TABLES, TABLES
+from metaledger.schemas.tables.ledger import (
+    aggregate_states,
+    checkpoints,
+    ledger_events,
+    parked_events,
+    quarantine,
+    quarantined_bytes,
+    read_model,
+)
+
+_TABLES = {table.name: table for table in (*SHARED_TABLES, *TABLES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A checkpoint's way: from where the projector believes it is, to behind the batch."""
+
+    old: int
+    new: int
+    last_recorded_at: datetime
+
+
+class Store:
+    """The read model of one database. Raises VersionMismatch when it is opened."""
+
+    def __init__(
+        self, engine: Engine, projections: Sequence[Projection[Any]] = PROJECTIONS
+    ) -> None:
+        found = check(engine)
+        self._engine = writing(engine, found.generation)
+        self._bulk: Bulk = SqliteBulk() if engine.dialect.name == "sqlite" else PostgresBulk()
+        self._states = States(projections)
+        self.projections = {projection.aggregate_kind: projection for projection in projections}
+
+    @contextmanager
+    def transaction(self) -> Iterator["Transaction"]:
+        """Everything in it is committed at its end, or nothing is.
+
+        Raises Unreachable, and Unstorable where the database refuses a value.
+        """
+        with translated(self._engine), self._engine.begin() as connection:
+            yield Transaction(connection, self._bulk, self._states)
+
+    def bind(self, topic_id: str, partitions: int) -> None:
+        """This read model is built from that log and no other. Raises LogRefused."""
+        with self.transaction() as transaction:
+            transaction.bind(topic_id, partitions)
+
+    def positions(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """The next offset of each partition, as it is now."""
+        reading = self._engine.execution_options(metaledger_writes=False)
+        with translated(self._engine), reading.connect() as connection:
+            rows = connection.execute(select(checkpoints)).all()
+        found = {row.log_partition: row.next_offset for row in rows}
+        return {partition: found[partition] for partition in partitions}
+
+
+class Transaction:
+    """The statements of a transaction; see `Store.transaction`."""
+
+    def __init__(self, connection: Connection, bulk: Bulk, states: States) -> None:
+        self._connection = connection
+        self._bulk = bulk
+        self._states = states
+
+    def bind(self, topic_id: str, partitions: int) -> None:
+        """See `Store.bind`; the first log that comes is the one."""
+        row = self._connection.execute(select(read_model).with_for_update()).one()
+        if row.topic_id is None:
+            values = {"topic_id": topic_id, "partitions": partitions}
+            self._connection.execute(update(read_model).values(values))
+            starts = [{"log_partition": n, "next_offset": 0} for n in range(partitions)]
+            self._connection.execute(insert(checkpoints), starts)
+            return
+        if row.topic_id != topic_id:
+            raise LogRefused(
+                f"the read model was built from log {row.topic_id}, and this is {topic_id}: the "
+                "topic was made anew, or it is another one"
+            )
+        if row.partitions != partitions:
+            raise LogRefused(
+                f"the log has {partitions} partitions, and had {row.partitions} when the read "
+                "model was built: order within an aggregate is lost"
+            )
+
+    def move(self, moves: Mapping[int, Move]) -> None:
+        """Moves the checkpoints; in the order of the partitions, so that two never wait for each
+        other. Raises Fenced where one is not where it was believed to be.
+        """  # noqa: D205
+        for partition, move in sorted(moves.items()):
+            moved = self._connection.execute(
+                update(checkpoints)
+                .where(
+                    checkpoints.c.log_partition == partition,
+                    checkpoints.c.next_offset == move.old,
+                )
+                .values(next_offset=move.new, last_recorded_at=move.last_recorded_at)
+            )
+            if moved.rowcount != 1:
+                raise Fenced(
+                    f"the checkpoint of partition {partition} is no longer {move.old}: another "
+                    "projector has moved it"
+                )
+
+    def hold(self, partition: int) -> None:
+        """No projector commits to the partition before this transaction has ended."""
+        self._connection.execute(
+            update(checkpoints)
+            .where(checkpoints.c.log_partition == partition)
+            .values(next_offset=checkpoints.c.next_offset)
+        )
+
+    def memories(self, names: Collection[str]) -> dict[str, Memory]:
+        """What is remembered of those aggregates, with their rows in quarantine."""
+        those = self._bulk.among(aggregate_states.c.aggregate, list(names))
+        rows = self._connection.execute(select(aggregate_states).where(those)).mappings()
+        memories = {row["aggregate"]: self._states.memory(row) for row in rows}
+        troubled = [memory.name for memory in memories.values() if memory.quarantined]
+        if troubled:
+            statement = select(quarantine).where(self._of(quarantine, troubled))
+            for row in self._connection.execute(statement).mappings():
+                memory = memories[f"{row['aggregate_kind']}:{row['aggregate_id']}"]
+                memory.quarantine[row["log_offset"]] = dict(row)
+        return memories
+
+    def waiting(self, names: Sequence[str]) -> list[LogRecord]:
+        """The records that wait for those aggregates, in the log's order; poison is not there."""
+        statement = (
+            select(parked_events)
+            .where(self._of(parked_events, names))
+            .order_by(parked_events.c.log_partition, parked_events.c.log_offset)
+        )
+        return [stored_record(row) for row in self._connection.execute(statement).mappings()]
+
+    def quarantined(self, name: str) -> list[LogRecord]:
+        """The records of an aggregate that stand in quarantine, in the log's order."""
+        same = and_(
+            quarantine.c.log_partition == quarantined_bytes.c.log_partition,
+            quarantine.c.log_offset == quarantined_bytes.c.log_offset,
+        )
+        statement = (
+            select(quarantine, quarantined_bytes.c.value, quarantined_bytes.c.sha256)
+            .join(quarantined_bytes, same)
+            .where(self._of(quarantine, [name]))
+            .order_by(quarantine.c.log_offset)
+        )
+        return [stored_record(row) for row in self._connection.execute(statement).mappings()]
+
+    def quarantined_at(self, position: Position) -> str:
+        """The aggregate of an open record in quarantine. Raises UsageError where there is none."""
+        row = self._connection.execute(
+            select(quarantine).where(
+                quarantine.c.log_partition == position.partition,
+                quarantine.c.log_offset == position.offset,
+            )
+        ).one_or_none()
+        place = f"{position.partition}/{position.offset}"
+        if row is None:
+            raise UsageError(f"no record at {place} stands in quarantine")
+        if row.aggregate_kind is None:
+            raise UsageError(f"the record at {place} has no key: it holds nothing up")
+        if row.skipped_by_event is not None:
+            raise UsageError(f"the record at {place} was skipped by event {row.skipped_by_event}")
+        return f"{row.aggregate_kind}:{row.aggregate_id}"
+
+    def topic_id(self) -> str:
+        """The identity of the log that this read model is built from; empty: none yet."""
+        return self._connection.execute(select(read_model.c.topic_id)).scalar_one() or ""
+
+    def known(self, event_ids: Collection[str]) -> dict[str, Known]:
+        """The events that were admitted under those ids."""
+        columns = ledger_events.c
+        statement = select(
+            columns.event_id, columns.event_type, columns.occurred_at, columns.data
+        ).where(self._bulk.among(columns.event_id, list(event_ids)))
+        return {
+            row.event_id: Known(
+                event_type=row.event_type,
+                occurred_at=row.occurred_at,
+                data=msgspec.json.encode(row.data),
+            )
+            for row in self._connection.execute(statement)
+        }
+
+    def write(self, changes: Mapping[str, Change], memories: Collection[Memory]) -> None:
+        """Puts down a batch's rows, and what is remembered of the aggregates that changed."""
+        changed = [memory for memory in memories if memory.is_changed]
+        own = Change(
+            copied=[state_values(memory) for memory in changed if not memory.is_stored],
+            merged=[state_values(memory) for memory in changed if memory.is_stored],
+        )
+        for name, change in {**changes, aggregate_states.name: own}.items():
+            table = _TABLES[name]
+            if change.removed:
+                self._remove(name, change.removed)
+            if change.copied:
+                self._bulk.copy(self._connection, table, change.copied)
+            if change.merged:
+                self._bulk.merge(self._connection, table, change.merged)
+
+    def _remove(self, name: str, keys: Sequence[Key]) -> None:
+        """Of tables that are keyed by log coordinates."""
+        columns = _TABLES[name].c
+        offsets: dict[int, list[int]] = {}
+        for partition, offset in keys:
+            offsets.setdefault(partition, []).append(offset)
+        for partition, those in offsets.items():
+            self._connection.execute(
+                delete(_TABLES[name]).where(
+                    columns.log_partition == partition,
+                    self._bulk.among(columns.log_offset, those),
+                )
+            )
+
+    def _of(self, table: Table, names: Collection[str]) -> ColumnElement[bool]:
+        """The rows of those aggregates, found by the table's index."""
+        ids: dict[str, list[str]] = {}
+        for name in names:
+            kind, _, aggregate_id = name.partition(":")
+            ids.setdefault(kind, []).append(aggregate_id)
+        columns = table.c
+        return or_(
+            *(
+                and_(columns.aggregate_kind == kind, self._bulk.among(columns.aggregate_id, those))
+                for kind, those in ids.items()
+            )
+        )
