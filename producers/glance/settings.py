@@ -6,9 +6,9 @@ parsed its files. This module imports nothing of oslo, and defaults hold where t
 
 import platform
 import sys
-from dataclasses import dataclass, fields
+from pathlib import Path
 
-from metaledger.schemas.codec import EVENT_BYTES_MAX
+from metaledger.producers.settings import ProducerSettings
 
 GROUP = "metaledger"
 _HELP = {
@@ -18,40 +18,26 @@ _HELP = {
     "service": "The name under which this service stands in events.",
     "host": "The host that stands in events; the default is the machine's name.",
     "deployment_id": "The cloud region that the ledger belongs to.",
-    "schema_ids_file": "The schema registry's ids, where events have the Confluent frame.",
+    "schema_ids_file": "The file of `metaledger schema register`; events get the Confluent frame.",
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What an operator may choose for the hook in one service."""
+def load() -> ProducerSettings:
+    """The service's settings.
 
-    strict: bool = False
-    outbox_rows_max: int = 1_000_000
-    event_bytes_max: int = EVENT_BYTES_MAX
-    service: str = "glance"
-    host: str = platform.node()
-    deployment_id: str = "default"
-    schema_ids_file: str | None = None
-
-
-def load() -> Settings:
-    """The service's settings. A value of the wrong type raises oslo's own error at once, for an
-    operator who chose something must not silently get something else.
-    """  # noqa: D205
+    A value of the wrong type raises oslo's own error at once: an operator who chose something must
+    not get something else in silence.
+    """
+    defaults = ProducerSettings(service="glance", host=platform.node())
     cfg = sys.modules.get("oslo_config.cfg")
     if cfg is None:
-        return Settings()
+        return defaults
     options = {bool: cfg.BoolOpt, int: cfg.IntOpt}
-    defaults = Settings()
-    cfg.CONF.register_opts(
-        [
-            options.get(type(getattr(defaults, it.name)), cfg.StrOpt)(
-                it.name, default=getattr(defaults, it.name), help=_HELP[it.name]
-            )
-            for it in fields(Settings)
-        ],
-        group=GROUP,
-    )
-    chosen = cfg.CONF[GROUP]
-    return Settings(**{it.name: chosen[it.name] for it in fields(Settings)})
+    for name, text in _HELP.items():
+        default = getattr(defaults, name)
+        option = options.get(type(default), cfg.StrOpt)
+        cfg.CONF.register_opt(option(name, default=default, help=text), group=GROUP)
+    chosen = {name: cfg.CONF[GROUP][name] for name in _HELP}
+    if chosen["schema_ids_file"] is not None:
+        chosen["schema_ids_file"] = Path(chosen["schema_ids_file"])
+    return ProducerSettings(**chosen)

@@ -6,16 +6,16 @@ Rules (RELIABILITY.md, "Inside the service's transaction"):
 - Locks are taken in one order: the counters of the images, sorted, then the images' rows. What a
   WHERE finds is asked without a lock first, and once more under the counters' locks.
 - Everything is written once, in the engine event `commit`, which comes just before the commit.
-- The outbox shields: its SQL and ours run in a savepoint, and it alone decides what of an error is
-  swallowed, counted or raised.
+- The outbox shields: its SQL and ours run in its savepoint, and it alone decides what of an error
+  is swallowed, counted or raised. An image whose first touch failed is left alone until the
+  transaction ends, for a later before-image would hold a part of the change.
 - What was gathered belongs to the connection and is forgotten on rollback (`gathered`).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Engine, event
+from sqlalchemy import Connection, CursorResult, Engine, Select, event
 from sqlalchemy.sql.expression import ClauseElement
 
 from metaledger.producers.glance import rows
@@ -27,37 +27,11 @@ from metaledger.producers.glance.statements import (
     target_of,
 )
 from metaledger.producers.glance.tables import Reading, read_images
+from metaledger.producers.outbox import Outbox
 from metaledger.schemas.events import Draft
 from metaledger.schemas.identity import Clock
 from metaledger.schemas.image import ImageEvent
 from metaledger.schemas.meta import Context, Origin
-
-
-class Counter(Protocol):
-    """The locked counter of an aggregate."""
-
-    @property
-    def seq(self) -> int:
-        """The last number given; 0: nothing of the aggregate was ever recorded."""
-
-    @property
-    def unrecorded(self) -> bool:
-        """Whether a change of the aggregate could not be recorded since."""
-
-
-class Outbox(Protocol):
-    """What the hook needs of the outbox."""
-
-    def shield(
-        self, connection: Connection, aggregates: Sequence[str]
-    ) -> AbstractContextManager[None, bool]:
-        """Runs its body in a savepoint; swallows or raises what goes wrong, as the rules say."""
-
-    def lock(self, connection: Connection, aggregates: Sequence[str]) -> Mapping[str, Counter]:
-        """Takes the aggregates' counters, in sorted order, until the transaction's end."""
-
-    def record(self, connection: Connection, drafts: Sequence[Draft]) -> None:
-        """Writes the events, numbered in the given order, into the connection's transaction."""
 
 
 class Watcher:
@@ -78,13 +52,18 @@ class Watcher:
 
     def listen(self, engine: Engine) -> None:
         """Begins to watch."""
-        event.listen(engine, "before_execute", self._before_execute)
-        event.listen(engine, "after_execute", self._after_execute)
-        event.listen(engine, "commit", self._commit)
-        event.listen(engine, "rollback", self._transactions.forget)
-        event.listen(engine, "savepoint", self._savepoint)
-        event.listen(engine, "rollback_savepoint", self._rollback_savepoint)
-        event.listen(engine, "release_savepoint", self._release_savepoint)
+        for name, listener in (
+            ("before_execute", self._before_execute),
+            ("after_execute", self._after_execute),
+            ("commit", self._commit),
+            ("prepare_twophase", self._commit),
+            ("rollback", self._forget),
+            ("rollback_twophase", self._forget),
+            ("savepoint", self._savepoint),
+            ("rollback_savepoint", self._rollback_savepoint),
+            ("release_savepoint", self._release_savepoint),
+        ):
+            event.listen(engine, name, listener)
 
     def _before_execute(
         self,
@@ -108,13 +87,17 @@ class Watcher:
         query = query_of_images(target)
         if query is None:
             return
+        self._touch(connection, gathered, self._found(connection, query, target), target)
+        # Under the locks nobody adds to what the WHERE finds, except rows of other images.
+        query = query.with_for_update()
+        self._touch(connection, gathered, self._found(connection, query, target), target)
+
+    def _found(self, connection: Connection, query: Select[Any], target: Target) -> set[str]:
+        found: set[str] = set()
         with self._outbox.shield(connection, ()):
-            found = {found for row in target.rows for found in connection.scalars(query, row)}
-            self._touch(connection, gathered, found, target)
-            # Under the locks nobody adds to what the WHERE finds, except to images not yet locked.
-            query = query.with_for_update()
-            found = {found for row in target.rows for found in connection.scalars(query, row)}
-            self._touch(connection, gathered, found, target)
+            for row in target.rows:
+                found.update(connection.scalars(query, row))
+        return found
 
     def _after_execute(
         self,
@@ -151,15 +134,13 @@ class Watcher:
                     Touch(
                         image_id=image_id,
                         before=reading.states.get(image_id),
-                        first=counter.seq == 0,
+                        first=counter.is_new,
                         unrecorded=counter.unrecorded,
                     )
                 )
-            return
-        # The shield swallowed an error. A later before-image would hold a part of the change.
-        gathered.given_up.update(new)
+        gathered.given_up.update(set(new) - gathered.touches().keys())
 
-    def _commit(self, connection: Connection) -> None:
+    def _commit(self, connection: Connection, *_xid: object) -> None:
         gathered = self._transactions.known(connection)
         try:
             if gathered is not None and (touches := gathered.touches()):
@@ -167,34 +148,43 @@ class Watcher:
         finally:
             self._transactions.forget(connection)
 
+    def _forget(self, connection: Connection, *_xid: object) -> None:
+        self._transactions.forget(connection)
+
     def _record(
         self, connection: Connection, gathered: Gathered, touches: Mapping[str, Touch]
     ) -> None:
-        with self._outbox.shield(connection, [f"image:{image_id}" for image_id in touches]):
+        aggregates = [f"image:{image_id}" for image_id in touches]
+        with self._outbox.shield_commit(connection, aggregates):
             states = read_images(connection, list(touches)).states
-            context, occurred_at = self._context(), self._clock()
-            intents, dropped = gathered.intents(), gathered.dropped()
-            drafts: list[Draft] = []
-            for image_id, touch in touches.items():
-                transition = rows.Transition(
-                    before=touch.before,
-                    after=states.get(image_id),
-                    intent=intents.get(image_id),
-                    dropped=image_id in dropped,
-                    occurred_at=occurred_at,
-                )
-                drafts += (
-                    Draft(
-                        data=data,
-                        aggregate=data.aggregate,
-                        context=context,
-                        origin=origin,
-                        occurred_at=occurred_at,
-                    )
-                    for origin, data in _told(touch, transition)
-                )
+            drafts = list(self._drafts(gathered, touches, states))
             if drafts:
                 self._outbox.record(connection, drafts)
+
+    def _drafts(
+        self,
+        gathered: Gathered,
+        touches: Mapping[str, Touch],
+        states: Mapping[str, rows.ImageState],
+    ) -> Iterator[Draft]:
+        context, occurred_at = self._context(), self._clock()
+        intents, dropped = gathered.intents(), gathered.dropped()
+        for image_id, touch in touches.items():
+            transition = rows.Transition(
+                before=touch.before,
+                after=states.get(image_id),
+                intent=intents.get(image_id),
+                dropped=image_id in dropped,
+                occurred_at=occurred_at,
+            )
+            for origin, data in _told(touch, transition):
+                yield Draft(
+                    data=data,
+                    aggregate=data.aggregate,
+                    context=context,
+                    origin=origin,
+                    occurred_at=occurred_at,
+                )
 
     def _savepoint(self, connection: Connection, name: str) -> None:
         self._transactions.of(connection).savepoint(name)
@@ -208,7 +198,7 @@ class Watcher:
             gathered.release(name)
 
 
-def _told(touch: Touch, transition: rows.Transition) -> Iterable[tuple[Origin, ImageEvent]]:
+def _told(touch: Touch, transition: rows.Transition) -> Iterator[tuple[Origin, ImageEvent]]:
     """What happened, and before it what the ledger has to know first."""
     happened = rows.events(transition)
     before = transition.before

@@ -28,10 +28,16 @@ class Client:
     """The API as one user sees it."""
 
     def __init__(
-        self, url: str, *, user: str = "alice", project: str = "projA", roles: str = "member,admin"
+        self,
+        url: str,
+        *,
+        user: str = "alice",
+        project: str = "projA",
+        roles: str = "member,admin",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._address = urlsplit(url).netloc
-        self._token = f"{user}:{project}:{roles}"
+        self._headers = {"X-Auth-Token": f"{user}:{project}:{roles}", **(headers or {})}
 
     def create(self, **attributes: object) -> Response:
         """POST /v2/images with a raw, bare image; attributes overrule and add properties."""
@@ -87,7 +93,7 @@ class Client:
         self, method: str, path: str, body: bytes | None = None, content_type: str | None = None
     ) -> Response:
         """Any call at all."""
-        headers = {"X-Auth-Token": self._token, "Connection": "close"}
+        headers = {**self._headers, "Connection": "close"}
         if content_type is not None:
             headers["Content-Type"] = content_type
         connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT_S)

@@ -14,6 +14,7 @@ node_staging_uri = file://{folder}/staging
 worker_self_reference_url = {url}
 bind_host = 127.0.0.1
 debug = {debug}
+{default_options}
 show_multiple_locations = true
 [database]
 connection = {database_url}
@@ -76,10 +77,12 @@ paste.filter_factory = fakeauth:filter_factory
 class Extra:
     """What one test adds to the stock configuration, as an operator would write it.
 
-    `database_options` are lines of `[database]`; `text` is any further sections; `filters` maps a
+    `default_options` and `database_options` are lines of those sections, `text` any further ones;
+    `filters` maps a
     name to a paste factory, placed just before the application.
     """
 
+    default_options: str = ""
     database_options: str = ""
     text: str = ""
     filters: tuple[tuple[str, str], ...] = ()
@@ -95,6 +98,7 @@ def write(folder: Path, *, url: str, database_url: str, extra: Extra) -> Path:
     conf.write_text(
         API_CONF.format(
             **values,
+            default_options=extra.default_options,
             database_options=extra.database_options,
             debug=str(extra.debug).lower(),
         )

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -78,10 +79,14 @@ class Glance:
         self.stop()
 
     def client(
-        self, *, user: str = "alice", project: str = "projA", roles: str = "member,admin"
+        self,
+        *,
+        user: str = "alice",
+        roles: str = "member,admin",
+        headers: Mapping[str, str] | None = None,
     ) -> Client:
-        """A driver that is this user."""
-        return Client(self.url, user=user, project=project, roles=roles)
+        """A driver that is this user, and sends these headers with every request."""
+        return Client(self.url, user=user, roles=roles, headers=headers)
 
     def manage(self, *arguments: str) -> str:
         """Runs glance-manage with this configuration; returns what it printed."""

@@ -19,10 +19,11 @@ from metaledger.schemas.image import (
     ImageRegistered,
     ImageUpdated,
     Mode,
-    Properties,
     PropertyChange,
     SnapshotUploaded,
 )
+
+from .ledger import folded
 
 ID = "11111111-1111-4111-8111-111111111111"
 NOW = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
@@ -44,15 +45,6 @@ def one_update(before: ImageState, after: ImageState, **more: Any) -> ImageUpdat
 
 def with_properties(state: ImageState, **properties: str | None) -> ImageState:
     return replace(state, properties=properties)
-
-
-def folded(change: PropertyChange, live: Properties) -> dict[str, str | None]:
-    """EVENTS.md, "Folding properties", in its own words."""
-    if change.mode is Mode.MERGE:
-        overlaid = {**live, **change.set}
-        return {key: overlaid[key] for key in overlaid if key not in (change.removed or ())}
-    spared = {key: live[key] for key in live if key in change.exempt and key not in change.set}
-    return {**change.set, **spared}
 
 
 def test_equal_rows_are_no_event_whatever_was_meant() -> None:
