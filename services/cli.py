@@ -14,11 +14,21 @@ from collections.abc import Sequence
 import typer
 
 from metaledger.schemas.errors import MetaledgerError
-from metaledger.services.commands import anomalies, image, schema, sql
-from metaledger.services.shell import global_options
+from metaledger.services.commands import (
+    anomalies,
+    emit,
+    events,
+    image,
+    migrate,
+    project,
+    schema,
+    sql,
+    topic,
+)
+from metaledger.services.output import NobodyReads
+from metaledger.services.shell import USAGE, global_options
 from metaledger.services.terminal import harmless
 
-USAGE = 2
 UNREACHABLE = 3
 INTERRUPTED = 130
 INTERNAL = 70
@@ -30,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (image, anomalies, sql, schema):
+for group in (emit, events, project, image, anomalies, sql, topic, schema, migrate):
     group.register(app)
 
 
@@ -47,9 +57,8 @@ def run(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         status = app(list(arguments), prog_name="metaledger", standalone_mode=False)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Nobody reads any more (`| head`): no error, and nothing to write at exit either.
+    except NobodyReads:
+        # No error, and nothing is to be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (KeyboardInterrupt, typer.Abort):

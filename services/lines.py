@@ -1,14 +1,15 @@
 """A file of events in the JSON form, read line by line: checked as a whole, then read again.
 
-Nothing is appended before the last line was found good, in bounded memory: so a file is read
+Nothing is appended before the last line was found good, in bounded memory: so a large file is read
 twice, and standard input is put into a temporary file first. Empty lines are no events.
 """
 
 import hashlib
+import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ from metaledger.schemas.times import shown
 BAD_LINES_SHOWN_MAX = 20
 # JSON may write one character as six (`\\u0041`), and no event has more than event_bytes_max.
 _JSON_EXPANSION_MAX = 8
+# Drafts take some five times the bytes of their lines: 80 MB. A larger file is read again instead.
+_HELD_BYTES_MAX = 16_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +51,17 @@ class BadLine:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A file of which every line was looked at. `digest` is the SHA-256 of its bytes, hex."""
+    """A file of which every line was looked at. `digest` is the SHA-256 of its bytes, hex.
+
+    `held` are the drafts by line, None of a file that is too large for that.
+    """
 
     file: BufferedReader
     digest: str
     events: int
     bad: tuple[BadLine, ...]
     bad_total: int
+    held: Sequence[tuple[int, Draft]] | None
 
 
 @contextmanager
@@ -98,30 +105,43 @@ def check(file: BufferedReader, reading: Reading) -> Checked:
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     bad: list[BadLine] = []
     events = bad_total = 0
+    held: list[tuple[int, Draft]] | None = None
+    if os.fstat(file.fileno()).st_size <= _HELD_BYTES_MAX:
+        held = []
     for line, raw in _lines(file, reading.codec):
         try:
-            events += _draft(raw, reading) is not None
+            draft = _draft(raw, reading)
+            if draft is not None:
+                events += 1
+                if held is not None:
+                    held.append((line, draft))
         except InvalidEvent as error:
             bad_total += 1
             if len(bad) < BAD_LINES_SHOWN_MAX:
                 bad.append(
                     BadLine(line=line, path=error.path, expected=error.expected, got=error.got)
                 )
-    return Checked(file, digest, events, tuple(bad), bad_total)
+    return Checked(file, digest, events, tuple(bad), bad_total, held)
 
 
 def drafts(checked: Checked, reading: Reading) -> Iterator[Draft]:
     """The drafts of a file that was found good. Raises UsageError where it changed since."""
-    for line, raw in _lines(checked.file, reading.codec):
+    found = _read_again(checked.file, reading) if checked.held is None else checked.held
+    for line, draft in found:
+        if reading.repeatable and draft.event_id is None:
+            yield replace(draft, event_id=derived_id("emit", checked.digest, line))
+        else:
+            yield draft
+
+
+def _read_again(file: BufferedReader, reading: Reading) -> Iterator[tuple[int, Draft]]:
+    for line, raw in _lines(file, reading.codec):
         try:
             draft = _draft(raw, reading)
         except InvalidEvent as error:
             raise UsageError(f"the file was changed while it was read, line {line}") from error
-        if draft is None:
-            continue
-        if reading.repeatable and draft.event_id is None:
-            draft = replace(draft, event_id=derived_id("emit", checked.digest, line))
-        yield draft
+        if draft is not None:
+            yield line, draft
 
 
 def _lines(file: BufferedReader, codec: Codec) -> Iterator[tuple[int, bytes]]:

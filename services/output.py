@@ -36,29 +36,41 @@ _PIPE_COLUMNS = 100_000
 _WHOLE_RATE_MIN = 10
 
 
+class NobodyReads(Exception):
+    """Standard output was closed by its reader (`| head`): the command has nothing left to do."""
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:  # type: ignore[explicit-override]  # `override` is of 3.12
+        """Leaves the decision to the command, where rich would end the process with 1."""
+        raise NobodyReads
+
+
 class Output:
-    """Standard output in one of its two forms."""
+    """Standard output in one of its two forms. Writing raises NobodyReads."""
 
     def __init__(self, *, as_json: bool, stdout: TextIO | None = None) -> None:
         self.as_json = as_json
         self._stdout = stdout or sys.stdout
         width = None if self._stdout.isatty() else _PIPE_COLUMNS
-        self._console = Console(
+        self._console = _Console(
             file=self._stdout, width=width, highlight=False, markup=False, emoji=False
         )
 
     def answer(self, document: Document, view: Callable[[], Views]) -> None:
         """The command's one answer."""
         if self.as_json:
-            self._stdout.write(json_text(document) + "\n")
+            self._write(json_text(document) + "\n")
         else:
             self.say(*view())
 
     def say(self, *parts: RenderableType) -> None:
-        """Something for people; a plain string stands as it is, without markup."""
-        for part in parts:
-            text = Text(part) if isinstance(part, str) else part
-            self._console.print(text, soft_wrap=isinstance(text, Text))
+        """Something for people, at once; a plain string stands as it is, without markup."""
+        with _while_somebody_reads():
+            for part in parts:
+                text = Text(part) if isinstance(part, str) else part
+                self._console.print(text, soft_wrap=isinstance(text, Text))
+            self._stdout.flush()
 
     def stream(
         self,
@@ -71,30 +83,41 @@ class Output:
         if not self.as_json:
             for document in documents:
                 self.say(view(document))
-                self._stdout.flush()
             return
         if lines:
             for document in documents:
-                # Each line whole and at once: who follows reads it as soon as it is there.
-                self._stdout.write(json_text(document) + "\n")
-                self._stdout.flush()
+                self._write(json_text(document) + "\n")
             return
         opening = "["
         for document in documents:
-            self._stdout.write(f"{opening}\n{json_text(document)}")
+            self._write(f"{opening}\n{json_text(document)}", at_once=False)
             opening = ","
-        self._stdout.write("[]\n" if opening == "[" else "\n]\n")
+        self._write("[]\n" if opening == "[" else "\n]\n")
 
-    def flush(self) -> None:
-        """Hands everything over; raises BrokenPipeError where nobody reads any more."""
-        self._stdout.flush()
+    def _write(self, text: str, *, at_once: bool = True) -> None:
+        with _while_somebody_reads():
+            self._stdout.write(text)
+            if at_once:
+                # Each line whole and at once: who follows reads it as soon as it is there.
+                self._stdout.flush()
+
+
+@contextmanager
+def _while_somebody_reads() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise NobodyReads from error
 
 
 def json_text(document: Document) -> str:
     """The document as JSON on one line, in ASCII, so that it is exact whatever the locale is and
     drives no terminal either; what JSON has no form for becomes text.
     """  # noqa: D205
-    return json.dumps(_finite(document), default=_as_text, allow_nan=False)
+    try:
+        return json.dumps(document, default=_as_text, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(document), default=_as_text)
 
 
 def _finite(value: Document) -> Document:

@@ -42,7 +42,10 @@ def _query(sql: str, *times: str) -> TextualSelect:
     )
 
 
-_IMAGE = _query("SELECT * FROM images WHERE image_id = :image_id")
+_IMAGE = _query("""
+    SELECT image_id, name, status, owner, visibility, disk_format, container_format, size,
+           checksum, image_type, registered_at, data_uploaded_at, deleted_at, last_event_id
+      FROM images WHERE image_id = :image_id""")
 
 _PROPERTIES = _query(
     "SELECT key, value, since, set_by_event FROM image_properties"

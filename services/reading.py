@@ -1,26 +1,24 @@
 """Opens the read model for reading, and for nothing else.
 
-On SQLite the file is opened read-only and an authorizer allows what a SELECT needs; on PostgreSQL
-the transaction is read-only, and a statement of a user goes through a cursor, which takes a single
-statement that returns rows. (PostgreSQL still runs what functions do that a SELECT may call: this
-is for the operator's own shell, never for an HTTP endpoint.)
+On SQLite the connection takes queries only, and an authorizer allows what a SELECT needs; on
+PostgreSQL the transaction is read-only, and a statement of a user goes through a cursor, which
+takes a single statement that returns rows. (PostgreSQL still runs what functions do that a SELECT
+may call: this is for the operator's own shell, never for an HTTP endpoint.)
 """
 
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, TextClause, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection, Engine, TextClause, event, text
+from sqlalchemy.exc import DBAPIError
 
-from metaledger.schemas.errors import Unreachable, UsageError, VersionMismatch
-from metaledger.services.settings import redacted
+from metaledger.projector.database import connect, translated
+from metaledger.projector.readmodel import check
+from metaledger.schemas.errors import UsageError
 
-_CONNECT_TIMEOUT_S = 8
 _CHUNK_ROWS = 1000
 _CURSOR = "metaledger_query"
 _ALLOWED = {
@@ -43,19 +41,28 @@ class Answer:
 def reading(url: str) -> Iterator[Connection]:
     """A connection in one read-only transaction, which sees one state of the read model.
 
-    Raises UsageError (no such read model), VersionMismatch, Unreachable.
+    Raises UsageError, VersionMismatch (no read model, or another build's), Unreachable.
     """
-    engine = _engine(_parsed(url))
+    engine = connect(url)
     try:
-        connection = engine.connect()
-        try:
+        snapshot = _snapshot(engine)
+        check(engine)
+        with translated(engine), snapshot.connect() as connection:
             yield connection
-        finally:
-            connection.close()
-    except DBAPIError as error:
-        raise _unusable(url, error) from error
     finally:
         engine.dispose()
+
+
+def _snapshot(engine: Engine) -> Engine:
+    """One state of the database for all statements of a transaction, and no writing."""
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _only_queries)
+        return engine
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def _only_queries(connection: sqlite3.Connection, _record: object) -> None:
+    connection.execute("PRAGMA query_only=ON")
 
 
 def run_query(connection: Connection, query: str) -> Answer:
@@ -131,56 +138,3 @@ def _postgres_rows(
 def _refused(error: DBAPIError) -> UsageError:
     reason = str(error.orig).strip().splitlines()[0]
     return UsageError(f"the query is refused: {reason}")
-
-
-def _parsed(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise UsageError(f"the read model {redacted(url)} is no URL") from error
-    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise UsageError(
-            f"the read model {redacted(url)} is neither sqlite:///FILE nor postgresql://…"
-        )
-    return parsed
-
-
-def _engine(url: URL) -> Engine:
-    if url.get_backend_name() == "sqlite":
-        return _sqlite_engine(Path(url.database or ""))
-    return create_engine(
-        url.set(drivername="postgresql+psycopg2"),
-        poolclass=NullPool,
-        isolation_level="REPEATABLE READ",
-        connect_args={
-            "connect_timeout": _CONNECT_TIMEOUT_S,
-            "options": "-c default_transaction_read_only=on -c search_path=metaledger,public "
-            "-c TimeZone=UTC",
-        },
-    )
-
-
-def _sqlite_engine(path: Path) -> Engine:
-    if not path.is_file():
-        raise UsageError(f"there is no read model {path}: make it with `metaledger project`")
-
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        connection.isolation_level = None
-        connection.execute("PRAGMA query_only=ON")
-        return connection
-
-    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
-    return engine
-
-
-def _unusable(url: str, error: DBAPIError) -> Unreachable | VersionMismatch | UsageError:
-    reason = str(error.orig).strip().splitlines()[0]
-    if "no such table" in reason or "does not exist" in reason:
-        return VersionMismatch(
-            f"{redacted(url)} is no read model of this version ({reason}): run `metaledger migrate`"
-        )
-    if isinstance(error, OperationalError):
-        return Unreachable(f"the read model {redacted(url)} cannot be reached: {reason}")
-    return UsageError(f"the read model {redacted(url)} cannot be read: {reason}")

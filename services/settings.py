@@ -12,40 +12,45 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from metaledger.producers.settings import RelaySettings
+from metaledger.projector.project import Settings as ProjectorSettings
 from metaledger.schemas.codec import EVENT_BYTES_MAX
 from metaledger.schemas.errors import UsageError
+from metaledger.schemas.log.topic import PARTITIONS_DEFAULT, REPLICATION_DEFAULT
 
 LEDGER_VARIABLE = "METALEDGER_LEDGER_URL"
 READ_MODEL_VARIABLE = "METALEDGER_READ_MODEL_URL"
 CONFIG_VARIABLE = "METALEDGER_CONFIG"
-_SQLITE = "sqlite:///"
-_KAFKA = "kafka://"
+SQLITE_URL = "sqlite:///"
+KAFKA_URL = "kafka://"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KafkaSettings:
-    """How clients reach the broker; the names are those of kafka-python."""
+class KafkaAccess:
+    """How a broker lets clients in: `schemas.log.kafka.KafkaSettings` without the ledger's URL."""
 
-    security_protocol: str = "PLAINTEXT"
-    sasl_mechanism: str | None = None
+    tls: bool = False
+    tls_ca_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    tls_key_password: str | None = field(default=None, repr=False)
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     sasl_username: str | None = None
     sasl_password: str | None = field(default=None, repr=False)
-    ssl_cafile: Path | None = None
-    ssl_certfile: Path | None = None
-    ssl_keyfile: Path | None = None
+    send_timeout_s: float = 30.0
+    session_timeout_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicSettings:
     """How `topic create` makes a topic."""
 
-    partitions: int = 12
-    replication: int = 3
-    min_insync_replicas: int = 2
+    partitions: int = PARTITIONS_DEFAULT
+    replication: int = REPLICATION_DEFAULT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +67,8 @@ class RegistrySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RelaySettings:
-    """The outbox (a database's URL) or the spool (a file) that `metaledger relay` empties."""
+class RelaySection(RelaySettings):
+    """What `metaledger relay` empties, and how: a database's outbox (its URL) or a spool's file."""
 
     outbox: str | None = field(default=None, repr=False)
     spool: Path | None = None
@@ -71,17 +76,23 @@ class RelaySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All of it. `spool_folder` holds the operator's own spools, one for each ledger."""
+    """All of it.
+
+    `spool_folder` holds the operator's own spools, one for each ledger. `user` is who runs this
+    process, and `file` the configuration file that was read.
+    """
 
     ledger: str = field(default="sqlite:///metaledger.db", repr=False)
     read_model: str = field(default="sqlite:///metaledger-read.db", repr=False)
     deployment_id: str = "default"
     event_bytes_max: int = EVENT_BYTES_MAX
     spool_folder: Path
-    kafka: KafkaSettings = KafkaSettings()
+    kafka: KafkaAccess = KafkaAccess()
     topic: TopicSettings = TopicSettings()
     registry: RegistrySettings = RegistrySettings()
-    relay: RelaySettings = RelaySettings()
+    relay: RelaySection = RelaySection()
+    projector: ProjectorSettings = field(default_factory=ProjectorSettings)
+    user: str | None = None
     file: Path | None = None
 
 
@@ -111,7 +122,9 @@ def load_settings(
     file = _file(config, environment)
     given = _read(file) if file else {}
     settings = Settings(
-        **{"spool_folder": _state_folder(environment) / "spool", **given, "file": file}
+        **{"spool_folder": _state_folder(environment) / "spool", **given},
+        user=environment.get("SUDO_USER") or environment.get("USER"),
+        file=file,
     )
     return replace(
         settings,
@@ -125,17 +138,12 @@ def process_environment() -> Mapping[str, str]:
     return os.environ
 
 
-def process_user() -> str:
-    """Who runs this process, as an event names its host's user; `unknown` where nobody says."""
-    return os.environ.get("SUDO_USER") or os.environ.get("USER") or "unknown"
-
-
 def ledger_of(url: str) -> EmbeddedLedger | KafkaLedger:
     """What a ledger's URL names. Raises UsageError."""
-    if url.startswith(_SQLITE) and len(url) > len(_SQLITE):
-        return EmbeddedLedger(Path(url.removeprefix(_SQLITE)))
-    bootstrap, _, topic = url.removeprefix(_KAFKA).partition("/")
-    if url.startswith(_KAFKA) and bootstrap and re.fullmatch(r"[a-zA-Z0-9._-]{1,249}", topic):
+    if url.startswith(SQLITE_URL) and len(url) > len(SQLITE_URL):
+        return EmbeddedLedger(Path(url.removeprefix(SQLITE_URL)))
+    bootstrap, _, topic = url.removeprefix(KAFKA_URL).partition("/")
+    if url.startswith(KAFKA_URL) and bootstrap and re.fullmatch(r"[a-zA-Z0-9._-]{1,249}", topic):
         return KafkaLedger(bootstrap, topic)
     raise UsageError(
         f"the ledger {redacted(url)} is neither sqlite:///FILE nor kafka://HOST:PORT/TOPIC"
@@ -181,34 +189,52 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _beside(url: str, folder: Path) -> str:
     """The URL of a SQLite file with its path made absolute: the file's place is the reference."""
-    path = url.removeprefix(_SQLITE)
-    return f"{_SQLITE}{folder / path}" if path != url and path else url
+    path = url.removeprefix(SQLITE_URL)
+    return f"{SQLITE_URL}{folder / path}" if path != url and path else url
+
+
+# What a table of the file cannot say: it comes from the process, or stands elsewhere in the file.
+_NOT_IN_FILE = {Settings: ("file", "user"), ProjectorSettings: ("deployment_id",)}
 
 
 def _members(cls: type, raw: Mapping[str, Any], path: str, folder: Path) -> dict[str, Any]:
     """The members of a settings record that a table of the file gives, typed."""
-    known: dict[str, Field[Any]] = {one.name: one for one in fields(cls) if one.name != "file"}
+    not_here: tuple[str, ...] = _NOT_IN_FILE.get(cls, ())
+    known = [one.name for one in fields(cls) if one.name not in not_here]
     hints = get_type_hints(cls)
     members = {}
     for name, value in raw.items():
         if name not in known:
             raise UsageError(f"{path}{name} is no setting; here are {', '.join(known)}")
         members[name] = _value(hints[name], value, path + name, folder)
-    for name, one in known.items():
-        if path and one.default is MISSING and name not in members:
-            raise UsageError(f"{path}{name} is missing")
     return members
 
 
 def _value(hint: Any, value: Any, path: str, folder: Path) -> Any:  # noqa: ANN401 (raw TOML)
-    types = get_args(hint) or (hint,)
-    if Path in types and isinstance(value, str):
-        return folder / value
-    for cls in (str, int):
-        if cls in types and type(value) is cls:
+    # `str | None` is one of several, and `Literal` stands for its words.
+    types: list[Any] = [one for one in (get_args(hint) or (hint,)) if one is not type(None)]
+    wanted = types[0]
+    if get_origin(wanted) is Literal:
+        if value in get_args(wanted):
             return value
-    record = types[0]
-    if isinstance(value, dict) and hasattr(record, "__dataclass_fields__"):
-        return record(**_members(record, value, path + ".", folder))
-    expected = {str: "a string", int: "an integer", Path: "a path"}.get(record, "a table")
+        expected = "one of " + ", ".join(get_args(wanted))
+    elif hasattr(wanted, "__dataclass_fields__"):
+        if isinstance(value, dict):
+            return wanted(**_members(wanted, value, path + ".", folder))
+        expected = "a table"
+    elif wanted is Path and isinstance(value, str):
+        return folder / value
+    elif type(value) is wanted or (wanted is float and type(value) is int):
+        return wanted(value)
+    else:
+        expected = _EXPECTED[wanted]
     raise UsageError(f"{path}: expected {expected}, got {type(value).__name__}")
+
+
+_EXPECTED = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    Path: "a path",
+}

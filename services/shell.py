@@ -32,6 +32,7 @@ from metaledger.services.terminal import harmless
 
 DONE = 0
 NO = 1
+USAGE = 2
 
 LedgerOption = Annotated[
     str | None,

@@ -31,14 +31,14 @@ _HISTORY = ("valid_from", "valid_to", "what", "key", "version", "value", "set_vi
 _ENDED = {
     "overwritten": "overwritten by",
     "removed": "removed on purpose by",
-    "purged": "purged, without anybody having asked to remove it, by",
+    "purged": "purged (left out of a whole new set, and nobody is known to have meant it) by",
     "image_deleted": "ended with the image by",
     "unseen": "found gone by the ledger, which did not see it end, at",
 }
 _SET = {
     "registered": "set at registration by",
     "merge": "set by",
-    "purge": "set, as part of a whole new set of properties (PURGE), by",
+    "purge": "set, as part of a whole new set of properties, by",
     "unseen": "found by the ledger, which did not see it being set, at",
 }
 

@@ -1,0 +1,85 @@
+"""`events`: the history as it was written, straight from the log."""
+
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from metaledger.schemas.codec import Codec
+from metaledger.schemas.errors import ContractError, UnknownSchema
+from metaledger.schemas.jsonform import to_json
+from metaledger.schemas.log import Log, LogRecord
+from metaledger.services.daemon import stop_on_signal
+from metaledger.services.following import log_records
+from metaledger.services.output import Document, json_text
+from metaledger.services.parts import codec_of, open_log
+from metaledger.services.shell import DONE, Shell, add_command
+from metaledger.services.terminal import cell, harmless
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    add_command(app, "events", events)
+
+
+def events(
+    shell: Shell,
+    image: Annotated[str | None, typer.Option(metavar="ID", help="of this image only")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="go on as events come")] = False,
+) -> int:
+    """The history as it was written; with --follow, and what comes."""
+    aggregate = None if image is None else f"image:{image}"
+    with stop_on_signal() as stop, open_log(shell.settings) as log:
+        documents = _documents(log, codec_of(shell.settings), aggregate, stop.is_set, follow=follow)
+        shell.output.stream(documents, line, lines=follow)
+    return DONE
+
+
+def document_of(record: LogRecord, codec: Codec) -> Document:
+    """The record's event in the JSON form, with where it stands in the log; or why it is none."""
+    place = {
+        "partition": record.position.partition,
+        "offset": record.position.offset,
+        "recorded_at": record.recorded_at,
+    }
+    try:
+        event = codec.decode(record.value, record.sha256)
+    except (ContractError, UnknownSchema) as error:
+        return {"log": place, "key": record.key, "error": str(error)}
+    return {**to_json(event), "log": place}
+
+
+def line(document: Document) -> Text:
+    """The event on one line, for people."""
+    if "error" in document:
+        place = document["log"]
+        where = f"partition {place['partition']} offset {place['offset']}"
+        return Text(harmless(f"{where}  cannot be read: {document['error']}"), style="red")
+    meta = document["meta"]
+    text = Text(f"{meta['occurred_at']}  ").append(document["type"], style="bold")
+    text.append("  ").append(cell(meta["aggregate"]))
+    for name in ("request_id", "user_id"):
+        if meta[name] is not None:
+            text.append("  ").append(cell(meta[name]))
+    told = cell(json_text(_told(document["data"])))
+    told.stylize("dim")
+    return text.append("  ").append(told)
+
+
+def _told(data: dict[str, Any]) -> dict[str, Any]:
+    """What the data tells beside its image: no nulls, nothing empty."""
+    told = {}
+    for name, value in data.items():
+        if name == "image_id" or value is None or value in ([], {}):
+            continue
+        told[name] = _told(value) if name == "change" else value
+    return told
+
+
+def _documents(
+    log: Log, codec: Codec, aggregate: str | None, stop: Callable[[], bool], *, follow: bool
+) -> Iterator[Document]:
+    for record in log_records(log, stop, follow=follow):
+        if aggregate is None or record.key == aggregate:
+            yield document_of(record, codec)

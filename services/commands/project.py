@@ -1,0 +1,98 @@
+"""`project`: brings the read model up to the end of the log, and stops there or goes on."""
+
+import time
+from dataclasses import replace
+from typing import Annotated
+
+import structlog
+import typer
+
+from metaledger.projector import project as projector
+from metaledger.schemas.errors import UsageError
+from metaledger.services import parts
+from metaledger.services.daemon import stop_on_signal
+from metaledger.services.output import Views, progress
+from metaledger.services.settings import Settings
+from metaledger.services.shell import DONE, Shell, add_command
+
+# How often a projector that follows says how far it is.
+_REPORT_S = 10.0
+
+_log = structlog.get_logger()
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    add_command(app, "project", project)
+
+
+def project(
+    shell: Shell,
+    follow: Annotated[bool, typer.Option("--follow", help="go on as events come")] = False,
+    group: Annotated[
+        str | None, typer.Option(help="share the partitions with the followers of this group")
+    ] = None,
+) -> int:
+    """Bring the read model up to the end of the log; with --follow, and keep it there."""
+    settings = _settings(shell.settings, group)
+    if group is not None and not follow:
+        raise UsageError("--group is for --follow: a single run projects all partitions")
+    # The log first: a ledger that is not there leaves no empty read model behind.
+    with parts.open_log(shell.settings) as log:
+        parts.create_read_model(shell.settings)
+        with parts.open_store(shell.settings) as store:
+            codec = parts.codec_of(shell.settings)
+            if follow:
+                report = _json_lines(shell) if shell.output.as_json else _logged()
+                with stop_on_signal() as stop:
+                    _log.info("projector.started", ledger_partitions=log.partitions, group=group)
+                    projector.follow(
+                        log, store, codec, settings=settings, stop=stop, on_progress=report
+                    )
+                    _log.info("projector.stopped")
+                return DONE
+            with progress("project") as advance:
+                result = projector.bring_up_to_end(
+                    log,
+                    store,
+                    codec,
+                    settings=settings,
+                    on_progress=lambda so_far: advance(so_far.done, so_far.total),
+                )
+
+    def view() -> Views:
+        yield f"{result.done:,} records projected; the read model is at the end of the log."
+
+    shell.output.answer({"projected": result.done, "per_second": round(result.per_second, 1)}, view)
+    return DONE
+
+
+def _settings(settings: Settings, group: str | None) -> projector.Settings:
+    """What the projector is told; the command line's group wins."""
+    return replace(
+        settings.projector,
+        deployment_id=settings.deployment_id,
+        group=group or settings.projector.group,
+    )
+
+
+def _json_lines(shell: Shell) -> projector.OnProgress:
+    """A line a batch."""
+
+    def report(so_far: projector.Progress) -> None:
+        shell.output.stream([{"projected": so_far.done}], str, lines=True)
+
+    return report
+
+
+def _logged() -> projector.OnProgress:
+    """A line of the log now and then."""
+    last = time.monotonic() - _REPORT_S
+
+    def report(so_far: projector.Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _REPORT_S:
+            last = time.monotonic()
+            _log.info("projector.progress", projected=so_far.done)
+
+    return report

@@ -1,0 +1,104 @@
+"""The composition root: where the parts are made from the settings, and nowhere else.
+
+Nothing is decided here but which implementation a URL names. What is opened here is closed here.
+"""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import inspect
+
+from metaledger.producers.settings import ProducerSettings
+from metaledger.projector import readmodel
+from metaledger.projector.database import connect, translated
+from metaledger.projector.store import Store
+from metaledger.schemas.codec import Codec
+from metaledger.schemas.log import Log
+from metaledger.schemas.log.embedded import open_embedded_log
+from metaledger.schemas.meta import Context
+from metaledger.schemas.tables import SHARED
+from metaledger.services.settings import EmbeddedLedger, KafkaLedger, Settings, ledger_of
+
+if TYPE_CHECKING:
+    from metaledger.schemas.log.kafka import KafkaSettings
+
+SERVICE = "metaledger"
+
+
+def codec_of(settings: Settings) -> Codec:
+    """The codec that the settings ask for."""
+    return producer_settings(settings).codec()
+
+
+def producer_settings(settings: Settings) -> ProducerSettings:
+    """How the command line writes what it writes itself."""
+    return ProducerSettings(
+        service=SERVICE,
+        host=socket.gethostname(),
+        deployment_id=settings.deployment_id,
+        strict=True,
+        event_bytes_max=settings.event_bytes_max,
+        schema_ids_file=settings.registry.schema_ids,
+    )
+
+
+def context_of(settings: Settings) -> Context:
+    """Who writes what the command line writes itself."""
+    return replace(producer_settings(settings).context(), user_id=settings.user)
+
+
+@contextmanager
+def open_log(settings: Settings) -> Iterator[Log]:
+    """The ledger, for reading. Raises UsageError, LogRefused, Unreachable."""
+    log = _log(settings)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def kafka_settings(settings: Settings, ledger: KafkaLedger) -> "KafkaSettings":
+    """How to reach the ledger's broker."""
+    from metaledger.schemas.log.kafka import KafkaSettings  # noqa: PLC0415 (only where it is used)
+
+    access = {one.name: getattr(settings.kafka, one.name) for one in fields(settings.kafka)}
+    return KafkaSettings(bootstrap=ledger.bootstrap, topic=ledger.topic, **access)
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator[Store]:
+    """The read model, for writing. Raises VersionMismatch, Unreachable."""
+    engine = connect(settings.read_model)
+    try:
+        yield Store(engine)
+    finally:
+        engine.dispose()
+
+
+def create_read_model(settings: Settings) -> None:
+    """Makes the read model where there is nothing at all; another build's is left as it is."""
+    engine = connect(settings.read_model)
+    try:
+        with translated(engine):
+            if engine.dialect.name == "sqlite":
+                absent = not Path(engine.url.database or "").exists()
+            else:
+                absent = SHARED not in inspect(engine).get_schema_names()
+        if absent:
+            readmodel.migrate(engine)
+    finally:
+        engine.dispose()
+
+
+def _log(settings: Settings) -> Log:
+    match ledger_of(settings.ledger):
+        case EmbeddedLedger(path):
+            return open_embedded_log(path)
+        case KafkaLedger() as ledger:
+            from metaledger.schemas.log.kafka import open_kafka_log  # noqa: PLC0415 (as above)
+
+            return open_kafka_log(kafka_settings(settings, ledger))

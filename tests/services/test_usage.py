@@ -1,0 +1,58 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nope"], ["schema", "nope"], ["schema", "list", "--nope"], ["sql"], ["--ledger"]],
+    ids=" ".join,
+)
+def test_wrong_usage_is_one_line_and_status_2(metaledger, arguments):
+    result = metaledger(*arguments)
+    assert (result.status, result.out) == (2, "")
+    assert result.err.startswith("metaledger: ")
+    assert result.err.count("\n") == 1
+
+
+def test_help_is_no_error(metaledger):
+    result = metaledger("--help")
+    assert result.status == 0
+    assert "schema" in result.out
+
+
+def test_global_options_stand_before_a_command_or_behind_it(metaledger):
+    before = metaledger("--json", "schema", "list")
+    behind = metaledger("schema", "list", "--json")
+    assert before.document == behind.document
+    assert before.document[0]["type"] == "GapAccepted"
+    assert "GapAccepted" in metaledger("schema", "list").out
+
+
+def test_a_missing_configuration_is_one_line(metaledger):
+    result = metaledger("--config", "nope.toml", "schema", "list")
+    assert result.status == 2
+    assert "nope.toml" in result.err
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    command = [sys.executable, "-m", "metaledger.services", "schema", "list"]
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_completion_knows_the_commands():
+    environment = {
+        **os.environ,
+        "_METALEDGER_COMPLETE": "complete_bash",
+        "COMP_WORDS": "metaledger sch",
+        "COMP_CWORD": "1",
+    }
+    command = [sys.executable, "-m", "metaledger.services"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.stdout.split() == ["schema"]
