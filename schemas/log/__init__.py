@@ -2,8 +2,8 @@
 
 One file a backend (`embedded`, `kafka`); `tests/log` holds the conformance suite that each passes.
 The log is append-only, ordered within a partition and kept for ever. A record's partition follows
-from its key alone, so what has one key has one order. In the life of an event this is its third
-form: bytes at a position.
+from its key alone, so what has one key has one order. Which records a log takes is the same for all
+of them (`record`). In the life of an event this is its third form: bytes at a position.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +54,7 @@ class LogRecord:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """This record will never be taken as it is (too large); the others are not affected."""
+    """This record will never be taken as it is (too large); other keys are not affected."""
 
     reason: str
 
@@ -67,6 +67,8 @@ class Unsent:
 
 
 Outcome = Position | Refused | Unsent
+
+# The next offset of each partition asked for; one that is left out is read from offset 0.
 Positions = Callable[[Sequence[int]], Mapping[int, int]]
 
 
@@ -76,9 +78,11 @@ class LogWriter(Protocol):
     def append(self, records: Sequence[NewRecord]) -> Sequence[Outcome]:
         """Appends the records and waits: one outcome a record, in their order.
 
-        A Position means durable, on as many replicas as the log asks for. Records of one key are
-        appended in the order given; behind an Unsent one a later one of its key may stand all the
-        same. Never blocks longer than the log's send timeout; an unreachable log is Unsent.
+        A Position means durable, on as many replicas as the log asks for. Of one key, the records
+        given are appended in their order and up to the first that is not: behind a Refused or
+        Unsent one, those of its key are Unsent and not in the log. Never blocks longer than the
+        log's send timeout; an unreachable log is Unsent. Raises LogRefused where the log is no
+        longer the one that was opened.
         """
         ...
 
@@ -94,7 +98,9 @@ class LogReader(Protocol):
         """The next records, in order within each partition; empty when none came in time.
 
         A partition that the reader comes to own is read from where `positions` says, asked at that
-        moment. Raises Unreachable (try again), LogRefused (the position is not in the log).
+        moment and in the caller's thread. Few large records may be fewer than `records_max`: what
+        one call gives is bounded in bytes too. Raises Unreachable (try again), LogRefused (the
+        position is not in the log, or the log is no longer the one that was opened).
         """
         ...
 
@@ -135,7 +141,8 @@ class Log(Protocol):
     def reader(self, positions: Positions, *, group: str | None = None) -> LogReader:
         """A new reader; `positions` gives the next offset of each partition asked for. With a group
         the partitions are spread over all its readers, which is no promise of exclusiveness:
-        correctness rests on the compare-and-set of the checkpoint.
+        correctness rests on the compare-and-set of the checkpoint. A log of one partition may leave
+        the group aside, and every reader reads it.
         """  # noqa: D205
         ...
 
