@@ -4,17 +4,15 @@ Everything here opens its own short transactions on an engine, raises Unreachabl
 cannot be reached, and needs rights that a service's own user may lack (tables are made).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Select, func, insert, inspect, select, update
-from sqlalchemy.exc import InterfaceError, OperationalError
 
 from metaledger.producers.counters import read_stream
-from metaledger.producers.guard import described
+from metaledger.producers.database import reached
 from metaledger.producers.tables import (
     FORMAT_VERSION,
     METADATA,
@@ -25,7 +23,7 @@ from metaledger.producers.tables import (
     sent,
     stream,
 )
-from metaledger.schemas.errors import Unreachable, UsageError
+from metaledger.schemas.errors import UsageError
 from metaledger.schemas.identity import Clock, NewId, system_clock, uuid7
 
 _NAMED_MAX = 20
@@ -77,29 +75,32 @@ def install(
     """
     if stream_id is not None and not 0 < len(stream_id) <= STREAM_ID_CHARS_MAX:
         raise UsageError(f"a stream's id has 1 to {STREAM_ID_CHARS_MAX} characters")
-    now = clock()
     with reached(engine) as connection:
-        METADATA.create_all(connection)
-        for table, first in (
-            (relay, {"id": 1}),
-            (
-                stream,
-                {
-                    "id": 1,
-                    "stream_id": stream_id or new_id(now),
-                    "epoch": 1,
-                    "epoch_began_at": now,
-                    "format_version": FORMAT_VERSION,
-                    "created_at": now,
-                },
-            ),
-        ):
-            if connection.execute(select(table.c.id)).first() is None:
-                connection.execute(insert(table), first)
-        found = read_stream(connection).stream_id
+        found = install_in(connection, stream_id=stream_id, clock=clock, new_id=new_id)
     if stream_id not in {None, found}:
         raise UsageError(f"this outbox is installed already, and its stream is {found}")
     return found
+
+
+def install_in(
+    connection: Connection, *, stream_id: str | None = None, clock: Clock, new_id: NewId
+) -> str:
+    """As `install`, in the connection's own transaction (an embedded log, a spool)."""
+    now = clock()
+    METADATA.create_all(connection)
+    if connection.execute(select(relay.c.id)).first() is None:
+        connection.execute(insert(relay), {"id": 1})
+    if connection.execute(select(stream.c.id)).first() is None:
+        first = {
+            "id": 1,
+            "stream_id": stream_id or new_id(now),
+            "epoch": 1,
+            "epoch_began_at": now,
+            "format_version": FORMAT_VERSION,
+            "created_at": now,
+        }
+        connection.execute(insert(stream), first)
+    return read_stream(connection).stream_id
 
 
 def status(engine: Engine) -> OutboxStatus:
@@ -145,18 +146,6 @@ def reseed(engine: Engine, *, above: int = 0, clock: Clock = system_clock) -> in
         epoch = max(read_stream(connection).epoch, above) + 1
         connection.execute(update(stream).values(epoch=epoch, epoch_began_at=clock()))
     return epoch
-
-
-@contextmanager
-def reached(engine: Engine) -> Iterator[Connection]:
-    """A connection in a transaction that commits at the end. Raises Unreachable."""
-    with ExitStack() as stack:
-        try:
-            connection = stack.enter_context(engine.begin())
-        except (OperationalError, InterfaceError) as error:
-            name = engine.url.render_as_string(hide_password=True)
-            raise Unreachable(f"{name} cannot be reached: {described(error)}") from error
-        yield connection
 
 
 def require_installed(connection: Connection) -> None:

@@ -74,6 +74,14 @@ class Numbering:
             for draft, number in zip(drafts, numbers, strict=True)
         ]
 
+    def check(self, drafts: Sequence[Draft]) -> None:
+        """Encodes the drafts with a number that is nobody's. Raises ContractError, UsageError."""
+        require_storable({draft.aggregate for draft in drafts})
+        number = StreamNumber(stream_id="check", epoch=1, stream_seq=1)
+        now = self.clock()
+        for draft in drafts:
+            self._numbered(draft, draft.number or number, now)
+
     def _numbered(self, draft: Draft, number: StreamNumber, now: datetime) -> Numbered:
         event_id = draft.event_id or self.new_id(now)
         event = recorded(draft, event_id=event_id, number=number, occurred_at=now)

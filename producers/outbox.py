@@ -23,6 +23,7 @@ from collections import Counter as Tally
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Final
 
 import structlog
 from sqlalchemy import Connection, insert
@@ -55,7 +56,7 @@ class Outbox:
         clock: Clock = system_clock,
         new_id: NewId = uuid7,
     ) -> None:
-        self._settings = settings
+        self.settings: Final = settings
         self._clock = clock
         self._numbering = Numbering(codec=codec, clock=clock, new_id=new_id)
         self._memory = Memory()
@@ -105,6 +106,10 @@ class Outbox:
         """
         return [numbered.record for numbered in self._numbering.number(connection, drafts)]
 
+    def check(self, drafts: Sequence[Draft]) -> None:
+        """Raises ContractError, UsageError where a draft could not be recorded; opens nothing."""
+        self._numbering.check(drafts)
+
     def record(self, connection: Connection, drafts: Sequence[Draft]) -> None:
         """Writes the events into the outbox, in the connection's transaction.
 
@@ -137,9 +142,9 @@ class Outbox:
         room = self._room.take(connection, len(drafts))
         if room == len(drafts):
             return drafts, ()
-        if self._settings.strict:
+        if self.settings.strict:
             raise OutboxFull(
-                f"the outbox holds outbox_rows_max = {self._settings.outbox_rows_max} events: see "
+                f"the outbox holds outbox_rows_max = {self.settings.outbox_rows_max} events: see "
                 "why no relay drains it"
             )
         excess: set[str] = set()
@@ -151,7 +156,7 @@ class Outbox:
         fitting = [draft for draft in drafts if draft.aggregate not in excess]
         missed = len(drafts) - len(fitting)
         self._memory.missed(missed)
-        _log.error("outbox full", changes=missed, rows_max=self._settings.outbox_rows_max)
+        _log.error("outbox full", changes=missed, rows_max=self.settings.outbox_rows_max)
         return fitting, excess
 
     def _remembered(self, name: str, counter: Counter) -> Counter:

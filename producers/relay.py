@@ -1,0 +1,286 @@
+"""The relay: from the outbox into the log, in order, nothing lost, repeats possible.
+
+One round, and what a crash behind each step leaves:
+
+1. Read rows that are committed and wait (`drain`), and decide which may go (`sending`).
+2. Append them and wait for the log's answers. Behind this, the next relay sends them again: a
+   repeat, known by its `event_id`.
+3. In one transaction: renew the lease, delete exactly what was acknowledged, note how far each
+   aggregate is sent. A relay that lost its lease meanwhile changes nothing here, and stops.
+
+What was Unsent stays and is sent again. What is Refused holds its aggregate, is noted, and is
+offered again now and then; the others go on. There is no cursor: RELIABILITY.md tells what one
+loses. Now and then a SourceProgressed goes the same way as any event, one a partition.
+
+No broker's library is imported: the log comes as a LogWriter, made in this process (not before a
+fork).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from threading import Event as Flag
+
+import structlog
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from metaledger.producers import drain
+from metaledger.producers.counters import read_stream
+from metaledger.producers.database import reading
+from metaledger.producers.guard import described
+from metaledger.producers.lease import Lease, LeaseLost
+from metaledger.producers.outbox import Outbox
+from metaledger.producers.sending import Plan, Sent, Settled, sendable, settle
+from metaledger.producers.settings import RelaySettings
+from metaledger.schemas.errors import MetaledgerError
+from metaledger.schemas.events import Draft
+from metaledger.schemas.identity import Clock, system_clock
+from metaledger.schemas.ledger import SourceProgressed
+from metaledger.schemas.log import LogWriter
+
+_log = structlog.get_logger("metaledger.relay")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What a round did. `standby`: another relay has the lease, and nothing was done.
+
+    `unsent` says why the log did not take what it was given, None where it did. `idle`: there was
+    nothing to send.
+    """
+
+    sent: int = 0
+    refused: int = 0
+    unsent: str | None = None
+    idle: bool = True
+    standby: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """What a round is going to send, and where the aggregates stand."""
+
+    plan: Plan
+    sent: dict[str, Sent]
+    stream_id: str
+
+
+class Relay:
+    """Drains one outbox into one log; used by one thread at a time."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        writer: LogWriter,
+        outbox: Outbox,
+        *,
+        partitions: int,
+        owner: str,
+        settings: RelaySettings | None = None,
+        clock: Clock = system_clock,
+    ) -> None:
+        """`engine` is of `database.open_database` or a spool's; `partitions` are the log's;
+        `owner` names this relay and no other (host, process, something fresh).
+        """  # noqa: D205
+        self._engine = engine
+        self._writer = writer
+        self._outbox = outbox
+        self._partitions = partitions
+        self._settings = settings or RelaySettings()
+        self._clock = clock
+        self._lease = Lease(owner, lease_s=self._settings.lease_s, clock=clock)
+        self._renew_at: datetime | None = None
+        self._progress_at: datetime | None = None
+        # What the row says is not known yet; the first round writes it.
+        self._error: str | None = ""
+        # Since the last report.
+        self._sent = 0
+        self._retries = 0
+
+    def round(self) -> Round:
+        """One round. Raises DBAPIError, LeaseLost (do the next round), and what the log raises."""
+        if not self._has_lease():
+            return Round(standby=True)
+        with reading(self._engine) as connection:
+            planned = self._plan(connection)
+            rows = planned.plan.rows
+            records = drain.read_records(connection, rows)
+        outcomes = self._writer.append(records) if records else ()
+        settled = settle(rows, outcomes, planned.sent, stream_id=planned.stream_id)
+        self._settle(settled, planned.plan)
+        self._sent += len(settled.acknowledged)
+        unsent = next(iter(settled.unsent), None)
+        if unsent is None:
+            self._note(None)
+        reported = unsent is None and self._report(planned.stream_id)
+        return Round(
+            sent=len(settled.acknowledged),
+            refused=len(settled.refused),
+            unsent=unsent,
+            idle=not rows and not reported,
+        )
+
+    def drain(self) -> Round:
+        """Rounds until nothing waits, or the log does not take what is left; the sum of them."""
+        sent, refused = 0, 0
+        while True:
+            done = self.round()
+            sent, refused = sent + done.sent, refused + done.refused
+            if done.idle or done.unsent is not None:
+                return Round(
+                    sent=sent,
+                    refused=refused,
+                    unsent=done.unsent,
+                    idle=done.idle,
+                    standby=done.standby,
+                )
+
+    def run(self, stop: Flag) -> None:
+        """Rounds until `stop` is set, whatever is away meanwhile; then gives up the lease.
+
+        Ends within a round, which the log's send timeout bounds. Raises MetaledgerError where only
+        a person can decide how to go on.
+        """
+        failures = 0
+        while not stop.is_set():
+            try:
+                done = self.round()
+            except LeaseLost as lost:
+                _log.warning("lease lost", reason=str(lost))
+                self._renew_at, done = None, Round(standby=True)
+            except (DBAPIError, PoolTimeout) as error:
+                done = Round(unsent=described(error))
+            except MetaledgerError as error:
+                self._note(described(error))
+                if not error.retriable:
+                    raise
+                done = Round(unsent=described(error))
+            failures = 0 if done.unsent is None else failures + 1
+            if done.unsent is not None:
+                self._retries += 1
+                _log.warning("not sent", reason=done.unsent, retries=failures)
+                self._note(done.unsent)
+            stop.wait(self._pause_s(done, failures))
+        self._give_up()
+
+    def _pause_s(self, done: Round, failures: int) -> float:
+        interval_s = self._settings.poll_interval_s
+        if failures:
+            return min(interval_s * (1 << min(failures, 10)), self._settings.backoff_max_s)
+        if done.standby:
+            return self._settings.lease_s / 10
+        return interval_s if done.idle else 0
+
+    def _has_lease(self) -> bool:
+        now = self._clock()
+        if self._renew_at is not None and now < self._renew_at:
+            return True
+        with self._engine.begin() as connection:
+            taken = self._lease.take(connection)
+        if taken and self._renew_at is None:
+            _log.info("lease taken", owner=self._lease.owner)
+        self._renew_at = self._next_renewal(now) if taken else None
+        return taken
+
+    def _next_renewal(self, now: datetime) -> datetime:
+        return now + timedelta(seconds=self._settings.lease_s / 3)
+
+    def _plan(self, connection: Connection) -> _Planned:
+        source = read_stream(connection)
+        rows_max, bytes_max = self._settings.batch_rows_max, self._settings.batch_bytes_max
+        seen = drain.read_waiting(connection, self._clock(), rows_max=rows_max)
+        sent = dict(seen.sent)
+        plan = sendable(seen.rows, sent, stream_id=source.stream_id, bytes_max=bytes_max)
+        if plan.gaps:
+            found = drain.read_whole(connection, plan.gaps, rows_max=rows_max)
+            rows = [
+                *(row for row in seen.rows if row.aggregate not in plan.gaps),
+                *found.rows,
+            ]
+            sent |= found.sent
+            plan = sendable(
+                rows,
+                sent,
+                stream_id=source.stream_id,
+                whole=frozenset(plan.gaps),
+                bytes_max=bytes_max,
+            )
+        return _Planned(plan, sent, source.stream_id)
+
+    def _settle(self, settled: Settled, plan: Plan) -> None:
+        held = {**plan.gaps, **settled.refused}
+        if not settled.acknowledged and not held:
+            return
+        now = self._clock()
+        with self._engine.begin() as connection:
+            self._lease.renew(connection)
+            drain.delete_rows(connection, settled.acknowledged)
+            drain.note_sent(connection, settled.sent)
+            until = now + timedelta(seconds=self._settings.held_retry_s)
+            drain.note_held(connection, held, until)
+        self._renew_at = self._next_renewal(now)
+        for aggregate, reason in held.items():
+            _log.error("aggregate held", aggregate=aggregate, reason=reason)
+
+    def _report(self, stream_id: str) -> bool:
+        """Writes a SourceProgressed for each partition when it is time; they are sent next."""
+        # Before the reading: what was committed until now is seen by it.
+        now = self._clock()
+        interval = timedelta(seconds=self._settings.progress_interval_s)
+        if self._progress_at is not None and now < self._progress_at + interval:
+            return False
+        with self._engine.begin() as connection:
+            self._lease.renew(connection, {"progress_at": now})
+            totals = drain.read_totals(connection)
+            data = SourceProgressed(
+                oldest_unsent_at=totals.oldest_at,
+                rows_waiting=totals.rows_waiting,
+                rows_max=self._outbox.settings.outbox_rows_max,
+                unrecorded_aggregates=totals.unrecorded_aggregates,
+                last_error=totals.held_reason,
+            )
+            drafts = [
+                Draft(
+                    data=data,
+                    aggregate=f"{drain.PROGRESS_PREFIX}{stream_id}/{partition}",
+                    context=self._outbox.settings.context(),
+                    occurred_at=now,
+                )
+                for partition in range(self._partitions)
+            ]
+            self._outbox.record_beyond_limit(connection, drafts)
+        self._progress_at = now
+        age_s = 0.0 if totals.oldest_at is None else (now - totals.oldest_at).total_seconds()
+        _log.info(
+            "progress",
+            sent=self._sent,
+            retries=self._retries,
+            rows_waiting=totals.rows_waiting,
+            rows_max=self._outbox.settings.outbox_rows_max,
+            oldest_row_age_s=age_s,
+            unrecorded_aggregates=totals.unrecorded_aggregates,
+        )
+        self._sent, self._retries = 0, 0
+        return True
+
+    def _note(self, error: str | None) -> None:
+        """Notes what went wrong last, for `status`; where the database is away, the log has it."""
+        if error == self._error:
+            return
+        values = {"last_error": error, "last_error_at": error and self._clock()}
+        try:
+            with self._engine.begin() as connection:
+                self._lease.renew(connection, values)
+        except (DBAPIError, PoolTimeout, LeaseLost) as reason:
+            _log.warning("not noted", error=error, reason=described(reason))
+            return
+        self._error = error
+
+    def _give_up(self) -> None:
+        try:
+            with self._engine.begin() as connection:
+                self._lease.give_up(connection)
+        except (DBAPIError, PoolTimeout) as error:
+            _log.warning("lease not given up", reason=described(error))
+        self._renew_at = None

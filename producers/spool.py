@@ -1,0 +1,96 @@
+"""A spool: the outbox of a process that has no database, in a SQLite file of its own.
+
+`emit` returns when the events are on the disk, and raises where they cannot be: unlike a hook in
+somebody's transaction, whoever spools (a disk's intent, an operator's decision) acts only then. The
+tables are the outbox's, and the same relay drains them. Many processes may share the file; no
+connection stays open, so a fork carries none over; no socket is opened.
+
+    spool = Spool(Path("/var/lib/metaledger/spool.db"), settings)
+    spool.emit([draft])
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Engine, event, inspect
+from sqlalchemy.exc import SQLAlchemyError
+
+from metaledger.producers.administration import install_in
+from metaledger.producers.database import open_sqlite, reached
+from metaledger.producers.guard import described
+from metaledger.producers.outbox import Outbox
+from metaledger.producers.settings import ProducerSettings
+from metaledger.producers.tables import stream
+from metaledger.schemas.errors import Unrecorded, UsageError
+from metaledger.schemas.events import Draft
+from metaledger.schemas.identity import Clock, NewId, system_clock, uuid7
+
+
+class Spool:
+    """A durable queue in one file; the file is made with the first event or by `install`."""
+
+    def __init__(
+        self,
+        path: Path,
+        settings: ProducerSettings,
+        *,
+        clock: Clock = system_clock,
+        new_id: NewId = uuid7,
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._new_id = new_id
+        self._outbox = Outbox(
+            replace(settings, strict=True), settings.codec(), clock=clock, new_id=new_id
+        )
+        self._engine = open_sqlite(URL.create("sqlite", database=str(path)))
+        event.listen(self._engine, "connect", _on_connect)
+        self._installed = False
+
+    @property
+    def outbox(self) -> Outbox:
+        """What the spool writes through, for its relay."""
+        return self._outbox
+
+    @property
+    def engine(self) -> Engine:
+        """The spool's database, for its relay and its status."""
+        return self._engine
+
+    def emit(self, drafts: Sequence[Draft]) -> None:
+        """Makes the events durable, all or none.
+
+        Raises OutboxFull, ContractError, UsageError (the file is no spool), Unreachable (locked for
+        seconds), Unrecorded (the disk is full or failing): then none of them exists.
+        """
+        self.install()
+        try:
+            with reached(self._engine) as connection:
+                self._outbox.record(connection, drafts)
+        except SQLAlchemyError as error:
+            raise Unrecorded(f"{self._path}: not written: {described(error)}") from error
+
+    def install(self) -> None:
+        """Makes the file where there is none. Raises UsageError, Unreachable, Unrecorded."""
+        if self._installed and self._path.exists():
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Events tell of tenants' images: nobody else's business.
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise Unrecorded(f"{self._path}: {error.strerror}") from error
+        with reached(self._engine) as connection:
+            tables = inspect(connection).get_table_names()
+            if tables and stream.name not in tables:
+                raise UsageError(f"{self._path} is a database of something else, and no spool")
+            install_in(connection, clock=self._clock, new_id=self._new_id)
+        self._installed = True
+
+
+def _on_connect(connection: Any, _record: object) -> None:  # noqa: ANN401 (any driver)
+    # Kept in the file. With it the relay's reading and an event's writing do not wait for another.
+    connection.execute("PRAGMA journal_mode=WAL")
