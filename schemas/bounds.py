@@ -10,7 +10,7 @@ A hook cannot reject what its service has committed (EVENTS.md, "What is never r
 """
 
 import re
-from collections.abc import Mapping
+import sys
 from dataclasses import replace
 
 from metaledger.schemas.codec import Codec, Encoded
@@ -56,14 +56,13 @@ def encode_within(codec: Codec, event: Event) -> tuple[Event, Encoded]:
         return event, codec.encode(event)
     except EventTooLarge:
         event = Event(event.meta, _without_images(event.data))
-    while True:
-        try:
-            return event, codec.encode(event)
-        except EventTooLarge:
-            smaller = _without_largest_value(event.data)
-            if smaller is None:
-                raise
-            event = Event(event.meta, smaller)
+    uncapped = replace(codec, event_bytes_max=sys.maxsize)
+    while (excess := len(uncapped.encode(event).value) - codec.event_bytes_max) > 0:
+        smaller = _smaller(event.data, excess)
+        if smaller is None:
+            break
+        event = Event(event.meta, smaller)
+    return event, codec.encode(event)
 
 
 def _without_images(data: EventData) -> EventData:
@@ -92,36 +91,48 @@ def _changed_keys_only(change: PropertyChange) -> PropertyChange:
     )
 
 
-def _without_largest_value(data: EventData) -> EventData | None:
-    """The data with its largest value replaced by the value's digest; None where none is left."""
+def _smaller(data: EventData, excess: int) -> EventData | None:
+    """The data with its largest values replaced by their digests, as many as take `excess` bytes
+    away; None where no digest makes it smaller. A round trip for all of them at once: a user's
+    thousand values must not cost a service's thread a thousand encodings.
+    """  # noqa: D205
     if isinstance(data, ImageRegistered):
-        key = _largest(data.properties)
-        if key is None:
-            return None
-        smaller = _digested(data.properties, key)
-        return replace(data, properties=smaller, altered=(*data.altered, key))
+        keys = _largest(data.properties, excess)
+        smaller = _digested(data.properties, keys)
+        return replace(data, properties=smaller, altered=(*data.altered, *keys)) if keys else None
     if not isinstance(data, ChangeEvent):
         return None
     change = data.change
-    key = _largest(change.set)
-    if key is not None:
-        smaller = _digested(change.set, key)
-        return replace(data, change=replace(change, set=smaller, altered=(*change.altered, key)))
-    if isinstance(data, ImageUpdated) and (key := _largest(data.attributes)) is not None:
-        change = replace(change, altered=(*change.altered, key))
-        return replace(data, attributes=_digested(data.attributes, key), change=change)
+    if keys := _largest(change.set, excess):
+        smaller = _digested(change.set, keys)
+        return replace(data, change=replace(change, set=smaller, altered=(*change.altered, *keys)))
+    if isinstance(data, ImageUpdated) and (keys := _largest(data.attributes, excess)):
+        change = replace(change, altered=(*change.altered, *keys))
+        return replace(data, attributes=_digested(data.attributes, keys), change=change)
     return None
 
 
-def _largest(values: Mapping[str, str | None]) -> str | None:
-    # A value no longer than a digest gains nothing by becoming one.
-    sizes = {key: len(value.encode()) for key, value in values.items() if value}
-    key = max(sizes, key=sizes.__getitem__, default=None)
-    return key if key is not None and sizes[key] > _DIGEST_BYTES else None
+def _largest(values: Properties, excess: int) -> list[str]:
+    """The keys whose values' digests save the most, until `excess` bytes are saved."""
+    # The key is named once more, in `altered`.
+    savings = {
+        key: len(value.encode()) - _DIGEST_BYTES - len(key.encode()) - _LENGTH_BYTES
+        for key, value in values.items()
+        if value
+    }
+    keys: list[str] = []
+    for key in sorted(savings, key=savings.__getitem__, reverse=True):
+        if excess <= 0 or savings[key] <= 0:
+            break
+        keys.append(key)
+        excess -= savings[key]
+    return keys
 
 
-def _digested(values: Properties, key: str) -> dict[str, str | None]:
-    return {**values, key: text_digest(values[key] or "")}
+def _digested(values: Properties, keys: list[str]) -> dict[str, str | None]:
+    return {**values, **{key: text_digest(values[key] or "") for key in keys}}
 
 
 _DIGEST_BYTES = len(text_digest(""))
+# Before a text stands its length, three bytes of it at most below the cap.
+_LENGTH_BYTES = 3
