@@ -21,7 +21,7 @@ from typing import Any, assert_never
 
 from msgspec import Struct, field, json
 
-from metaledger.projector.folds.intervals import Edit, EndReason, History, SetVia, Values
+from metaledger.projector.folds.intervals import Edit, History, Values
 from metaledger.projector.folds.properties import (
     Difference,
     as_recorded,
@@ -46,8 +46,8 @@ from metaledger.schemas.meta import Origin
 class ImageState(Struct, frozen=True, array_like=True, kw_only=True):
     """An image as of its last event.
 
-    `known`: the last value of each attribute that `images` shows, ended or not. `altered`: the live
-    properties whose recorded value is not quite the service's.
+    `known`: the last values of what `images` may show, ended or not. `altered`: the live properties
+    whose recorded value is not quite the service's.
     """
 
     properties: History = field(default_factory=History)
@@ -116,12 +116,6 @@ class _Turn:
         if reasons and self.observed:
             self.found("history_gap", "warning", {"reasons": list(reasons), **_shown(gap)})
 
-    def tell(self, told: Values, *, via: SetVia, replaced: EndReason) -> None:
-        """Overlays the attributes."""
-        if told:
-            values = {**self.attributes.values, **told}
-            self.attributes.become(values, via=via, replaced=replaced)
-
     def still_altered(self, named: Sequence[str], told: Values) -> tuple[str, ...]:
         """The state's next `altered`; raises value_altered for what this event brought."""
         before = self.was.altered
@@ -151,7 +145,7 @@ def _registered(turn: _Turn, data: ImageRegistered) -> Step[ImageState]:
     told = _told(_REGISTERED, _registered_values(data))
     told["tags"] = _tags_text(data.tags)
     turn.properties.become(properties, via="registered", replaced="unseen")
-    turn.tell(told, via="registered", replaced="unseen")
+    turn.attributes.overlay(told, via="registered", replaced="unseen")
     return turn.step(
         ImageState(
             properties=turn.properties.history,
@@ -180,9 +174,9 @@ def _changed(turn: _Turn, data: ChangeEvent) -> Step[ImageState]:
     else:
         told = _told(_UPLOADED, _uploaded_values(data))
     if turn.fact.event.meta.origin is Origin.RECONCILED:
-        turn.tell(told, via="unseen", replaced="unseen")
+        turn.attributes.overlay(told, via="unseen", replaced="unseen")
     else:
-        turn.tell(told, via="merge", replaced="overwritten")
+        turn.attributes.overlay(told, via="merge", replaced="overwritten")
     uploaded = not isinstance(data, ImageUpdated)
     return turn.step(
         ImageState(
@@ -250,16 +244,7 @@ _REGISTERED = (
     "protected",
 )
 _UPLOADED = ("status", "size", "checksum", "os_hash_algo", "os_hash_value")
-_SHOWN = (
-    "name",
-    "status",
-    "owner",
-    "visibility",
-    "disk_format",
-    "container_format",
-    "size",
-    "checksum",
-)
+_SHOWN = frozenset((*_REGISTERED, *_UPLOADED))
 _registered_values = attrgetter(*_REGISTERED)
 _uploaded_values = attrgetter(*_UPLOADED)
 
@@ -281,7 +266,7 @@ def _tags_text(tags: Sequence[str]) -> str:
 
 
 def _known(known: Mapping[str, str | None], told: Values) -> dict[str, str | None]:
-    return {**known, **{name: told[name] for name in _SHOWN if name in told}}
+    return {**known, **{name: value for name, value in told.items() if name in _SHOWN}}
 
 
 def _says_snapshot(properties: Values | None) -> bool:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from metaledger.projector.folds.step import Fact, Put
+from metaledger.projector.folds.step import Fact, Put, Row
 
 Values = Mapping[str, str | None]
 SetVia = Literal["registered", "merge", "purge", "unseen"]
@@ -44,10 +44,10 @@ def unseen(_key: str) -> EndReason:
 class Edit:
     """What one event does to one history; the history that it started from stays as it was.
 
-    `values` are the live values, `rows` the rows that changed, both as of now.
+    `history` and the live `values` are as of now, `rows` those that changed.
     """
 
-    __slots__ = ("_at", "_ended", "_event_id", "_live", "_owner", "_table", "rows", "values")
+    __slots__ = ("_at", "_event_id", "_owner", "_start", "_table", "_values", "history", "rows")
 
     def __init__(self, table: str, owner: tuple[str, str], history: History, fact: Fact) -> None:
         """`owner` is the column and the id that the rows begin with."""
@@ -55,15 +55,17 @@ class Edit:
         self._owner = owner
         self._event_id = fact.event.meta.event_id
         self._at = fact.at
-        self._live = dict(history.live)
-        self._ended = dict(history.ended)
-        self.values: Values = {key: interval.value for key, interval in history.live.items()}
+        self._start = history
+        self.history = history
+        self._values: Values | None = None
         self.rows: list[Put] = []
 
     @property
-    def history(self) -> History:
-        """The history as of now."""
-        return History(self._live, self._ended)
+    def values(self) -> Values:
+        """The live values; a caller must not change them."""
+        if self._values is None:
+            self._values = {key: live.value for key, live in self.history.live.items()}
+        return self._values
 
     def become(
         self,
@@ -79,6 +81,7 @@ class Edit:
         old = self.values
         if values == old:
             return
+        self._begin()
         for key, value in old.items():
             if key not in values:
                 self._end(key, left_out(key))
@@ -88,38 +91,66 @@ class Edit:
         for key, value in values.items():
             if key not in old:
                 self._open(key, value, via)
-        self.values = values
+        self._values = values
+
+    def overlay(self, values: Values, *, via: SetVia, replaced: EndReason) -> None:
+        """Sets these and leaves all others as they are; `via` and `replaced` as in `become`."""
+        live = self.history.live
+        news = {
+            key: value
+            for key, value in values.items()
+            if (interval := live.get(key)) is None or interval.value != value
+        }
+        if not news:
+            return
+        self._begin()
+        for key, value in news.items():
+            if key in live:
+                self._end(key, replaced)
+            self._open(key, value, via)
+        self._values = None
 
     def end_all(self, reason: EndReason) -> None:
         """Ends everything."""
         self.become({}, via="unseen", replaced=reason, left_out=lambda _key: reason)
 
+    def _begin(self) -> None:
+        if self.history is self._start:
+            self.history = History(dict(self._start.live), dict(self._start.ended))
+
     def _open(self, key: str, value: str | None, via: SetVia) -> None:
-        version = self._ended.pop(key, 0) + 1
-        interval = Interval(version, value, self._at, self._event_id, via)
-        self._live[key] = interval
-        self.rows.append(Put(self._table, self._row(key, interval), is_new=True))
+        history = self.history
+        version = history.ended.pop(key, 0) + 1
+        history.live[key] = Interval(version, value, self._at, self._event_id, via)
+        owner_column, owner_id = self._owner
+        row: Row = {
+            owner_column: owner_id,
+            "key": key,
+            "version": version,
+            "value": value,
+            "valid_from": self._at,
+            "valid_to": None,
+            "set_by_event": self._event_id,
+            "set_via": via,
+            "ended_by_event": None,
+            "end_reason": None,
+        }
+        self.rows.append(Put(self._table, row, is_new=True))
 
     def _end(self, key: str, reason: EndReason) -> None:
-        interval = self._live.pop(key)
-        self._ended[key] = interval.version
-        row = self._row(key, interval)
-        row["valid_to"] = self._at
-        row["ended_by_event"] = self._event_id
-        row["end_reason"] = reason
-        self.rows.append(Put(self._table, row, is_new=False))
-
-    def _row(self, key: str, interval: Interval) -> dict[str, object]:
-        column, owner_id = self._owner
-        return {
-            column: owner_id,
+        interval = self.history.live.pop(key)
+        self.history.ended[key] = interval.version
+        owner_column, owner_id = self._owner
+        row: Row = {
+            owner_column: owner_id,
             "key": key,
             "version": interval.version,
             "value": interval.value,
             "valid_from": interval.valid_from,
-            "valid_to": None,
+            "valid_to": self._at,
             "set_by_event": interval.set_by_event,
             "set_via": interval.set_via,
-            "ended_by_event": None,
-            "end_reason": None,
+            "ended_by_event": self._event_id,
+            "end_reason": reason,
         }
+        self.rows.append(Put(self._table, row, is_new=False))

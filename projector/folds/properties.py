@@ -6,7 +6,9 @@ disagree. The order is the contract's: the ledger is first brought to `before`, 
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import assert_never
+
+from msgspec import Struct
 
 from metaledger.projector.folds.intervals import Edit, EndReason, SetVia, Values
 from metaledger.schemas.digest import properties_digest, text_digest
@@ -15,26 +17,24 @@ from metaledger.schemas.image import Mode, PropertyChange
 from metaledger.schemas.meta import Origin
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """What was expected and what the service held: the keys that differ, or two digests."""
 
     expected: Values
     found: Values
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """What a change showed.
 
     `gap`: the ledger's properties against `before`. `divergence`: the computed P' against `after`.
     `lost`: what ended as purged, with its values; `proven`: the caller did not mean it.
     """
 
-    gap: Difference | None
-    divergence: Difference | None
-    lost: Values
-    proven: bool
+    gap: Difference | None = None
+    divergence: Difference | None = None
+    lost: Values = {}
+    proven: bool = False
 
 
 def change_properties(
@@ -56,12 +56,16 @@ def change_properties(
         meant = as_recorded(change.after, held, altered)
     if origin is Origin.RECONCILED:
         edit.become(meant, via="unseen", replaced="unseen")
-        return Outcome(gap, divergence, {}, proven=False)
+        return Outcome(gap=gap, divergence=divergence)
     why = _Reasons(change)
     via: SetVia = "merge" if change.mode is Mode.MERGE else "purge"
     edit.become(meant, via=via, replaced="overwritten", left_out=why)
-    lost = {key: held[key] for key in sorted(why.purged)}
-    return Outcome(gap, divergence, lost, proven=why.caller_is_known)
+    return Outcome(
+        gap=gap,
+        divergence=divergence,
+        lost={key: held[key] for key in sorted(why.purged)},
+        proven=change.removed is not None or change.seen is not None,
+    )
 
 
 def after_change(held: Values, change: PropertyChange) -> Values:
@@ -77,10 +81,14 @@ def after_change(held: Values, change: PropertyChange) -> Values:
             return {**spared, **change.set}
         case Mode.UNKNOWN:
             raise Unfoldable("the change's mode is a symbol that this build does not know")
+        case _:  # pragma: no cover (the type check proves it)
+            assert_never(change.mode)
 
 
 def as_recorded(found: Values, known: Values, altered: Collection[str]) -> Values:
     """The service's properties, with the ledger's digest for each value that was altered to it."""
+    if not altered:
+        return found
     same = {
         key: known[key]
         for key in altered
@@ -88,28 +96,28 @@ def as_recorded(found: Values, known: Values, altered: Collection[str]) -> Value
         and (value := found.get(key)) is not None
         and known[key] == text_digest(value)
     }
-    return {**found, **same} if same else found
+    return {**found, **same}
 
 
 class _Reasons:
     """Why a key that the change left out is gone; remembers those that were purged."""
 
-    __slots__ = ("_change", "_decided", "caller_is_known", "purged")
+    __slots__ = ("_change", "purged")
 
     def __init__(self, change: PropertyChange) -> None:
         self._change = change
-        self.caller_is_known = change.removed is not None or change.seen is not None
         self.purged: list[str] = []
-        if change.removed is not None:
-            self._decided: Collection[str] = change.removed
-        else:
-            self._decided = [key for key in change.seen or () if key not in change.set]
 
     def __call__(self, key: str) -> EndReason:
-        if key in self._decided:
-            return "removed"
         change = self._change
-        if change.mode is Mode.PURGE and key not in change.set and key not in change.exempt:
+        left_out = key not in change.set
+        if change.removed is not None:
+            decided = key in change.removed
+        else:
+            decided = left_out and key in (change.seen or ())
+        if decided:
+            return "removed"
+        if change.mode is Mode.PURGE and left_out and key not in change.exempt:
             self.purged.append(key)
             return "purged"
         # Only `after` says that it is gone: nothing in this change would have ended it.

@@ -43,10 +43,14 @@ def plain(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "histories", [wild(), realistic(), ledgers()], ids=["wild", "real", "many"]
+    ("histories", "examples"),
+    [(wild(), 120), (realistic(), 200), (ledgers(), 25)],
+    ids=["wild", "realistic", "interleaved"],
 )
-def test_folds_and_oracle_agree_row_by_row(histories: st.SearchStrategy[list[Event]]) -> None:
-    @settings(max_examples=150, deadline=None)
+def test_folds_and_oracle_agree_row_by_row(
+    histories: st.SearchStrategy[list[Event]], examples: int
+) -> None:
+    @settings(max_examples=examples, deadline=None)
     @given(histories)
     def agree(events: list[Event]) -> None:
         folded, told = by_folds(events), by_oracle(events)
