@@ -122,19 +122,25 @@ class Relay:
         )
 
     def drain(self) -> Round:
-        """Rounds until nothing waits, or the log does not take what is left; the sum of them."""
+        """Rounds until nothing waits, or the log does not take what is left; the sum of them.
+
+        Gives up the lease, so that the next one does not have to wait for it.
+        """
         sent, refused = 0, 0
         while True:
             done = self.round()
             sent, refused = sent + done.sent, refused + done.refused
             if done.idle or done.unsent is not None:
-                return Round(
-                    sent=sent,
-                    refused=refused,
-                    unsent=done.unsent,
-                    idle=done.idle,
-                    standby=done.standby,
-                )
+                break
+        if not done.standby:
+            self._give_up()
+        return Round(
+            sent=sent,
+            refused=refused,
+            unsent=done.unsent,
+            idle=done.idle,
+            standby=done.standby,
+        )
 
     def run(self, stop: Flag) -> None:
         """Rounds until `stop` is set, whatever is away meanwhile; then gives up the lease.
@@ -225,6 +231,8 @@ class Relay:
 
     def _report(self, stream_id: str) -> bool:
         """Writes a SourceProgressed for each partition when it is time; they are sent next."""
+        if self._settings.progress_interval_s is None:
+            return False
         # Before the reading: what was committed until now is seen by it.
         now = self._clock()
         interval = timedelta(seconds=self._settings.progress_interval_s)

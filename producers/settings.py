@@ -53,7 +53,8 @@ class RelaySettings:
     # A relay that died is replaced after this; one that lives renews it after a third.
     lease_s: float = 15.0
     # `guard` calls a source fresh for 60 s; a twelfth-of-a-minute report would fill the log.
-    progress_interval_s: float = 20.0
+    # None: nobody waits for this source, such as an operator's spool, and it reports nothing.
+    progress_interval_s: float | None = 20.0
     # A refused record is offered again, for the operator may have raised the log's limit.
     held_retry_s: float = 60.0
     backoff_max_s: float = 5.0
