@@ -20,7 +20,9 @@ from metaledger.services.commands import (
     events,
     image,
     migrate,
+    outbox,
     project,
+    quarantine,
     schema,
     sql,
     topic,
@@ -40,7 +42,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (emit, events, project, image, anomalies, sql, topic, schema, migrate):
+for group in (
+    emit,
+    events,
+    project,
+    outbox,
+    topic,
+    quarantine,
+    image,
+    anomalies,
+    sql,
+    schema,
+    migrate,
+):
     group.register(app)
 
 

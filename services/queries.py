@@ -103,6 +103,14 @@ _QUARANTINE = _query("""
            error, parks, digest, skipped_by_event
       FROM quarantine ORDER BY recorded_at, log_partition, log_offset""")
 
+_QUARANTINED = _query("""
+    SELECT log_partition, log_offset, q.aggregate_kind, q.aggregate_id, q.event_id,
+           q.stream_id, q.epoch, q.stream_seq, q.recorded_at, q.reason, q.error, q.parks,
+           q.skipped_by_event, b.value, b.sha256
+      FROM quarantine q
+      JOIN quarantined_bytes b USING (log_partition, log_offset)
+     WHERE q.log_partition = :log_partition AND q.log_offset = :log_offset""")
+
 _PARKED = _query("""
     SELECT aggregate_kind, aggregate_id, count(*) AS events, min(recorded_at) AS since
       FROM parked_events GROUP BY aggregate_kind, aggregate_id ORDER BY 4""")
@@ -113,7 +121,7 @@ _CHECKPOINTS = _query(
 
 _STREAMS = _query("""
     SELECT stream_id, min(oldest_unsent_at) AS oldest_unsent_at,
-           sum(rows_waiting) AS rows_waiting, max(rows_max) AS rows_max,
+           max(rows_waiting) AS rows_waiting, max(rows_max) AS rows_max,
            max(unrecorded_aggregates) AS unrecorded_aggregates, max(last_error) AS last_error,
            min(reported_at) AS reported_at
       FROM streams GROUP BY stream_id ORDER BY stream_id""")
@@ -185,6 +193,12 @@ def anomalies(
 def quarantine(connection: Connection) -> list[Row]:
     """The records that could not be read, folded or believed."""
     return _rows(connection, _QUARANTINE)
+
+
+def quarantined(connection: Connection, partition: int, offset: int) -> Row | None:
+    """One record in quarantine, with its bytes."""
+    place = {"log_partition": partition, "log_offset": offset}
+    return next(iter(_rows(connection, _QUARANTINED, **place)), None)
 
 
 def parked(connection: Connection) -> list[Row]:

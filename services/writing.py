@@ -6,21 +6,31 @@ numbers count in one log only), which is relayed at once: what was interrupted i
 run.
 """
 
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 from metaledger.producers import administration
 from metaledger.producers.outbox import Outbox
-from metaledger.schemas.errors import EventTooLarge
+from metaledger.producers.relay import Relay
+from metaledger.producers.settings import RelaySettings
+from metaledger.producers.spool import Spool
+from metaledger.schemas.errors import EventTooLarge, Unreachable
 from metaledger.schemas.events import Draft
+from metaledger.schemas.identity import system_clock, uuid7
 from metaledger.schemas.log import Refused
 from metaledger.schemas.log.embedded import create_embedded_log
-from metaledger.services.parts import codec_of, producer_settings
+from metaledger.services.parts import codec_of, open_log, producer_settings
 from metaledger.services.settings import EmbeddedLedger, KafkaLedger, Settings, ledger_of
 
 # Some 5 MB of events; large enough that statements cost little, small enough to be held.
 _CHUNK_EVENTS = 5_000
+# Nobody waits for an operator's spool, so it reports no progress.
+_RELAY = RelaySettings(progress_interval_s=None)
+# Another command may be at the same spool; one that died there holds its lease for 15 s.
+_STANDBY_S, _STANDBY_MAX_S = 0.5, 30.0
 
 Advance = Callable[[int], None]
 
@@ -36,7 +46,7 @@ def append(
         case EmbeddedLedger(path):
             return _append_embedded(path, settings, drafts, advance)
         case KafkaLedger():
-            raise NotImplementedError
+            return _append_through_spool(settings, drafts, advance)
 
 
 def _append_embedded(
@@ -58,6 +68,46 @@ def _append_embedded(
         return done
     finally:
         log.close()
+
+
+def _append_through_spool(settings: Settings, drafts: Iterable[Draft], advance: Advance) -> int:
+    producer = producer_settings(settings)
+    with open_log(settings) as log:
+        spool = Spool(settings.spool_folder / f"{log.topic_id}.db", producer)
+        writer = log.writer()
+        try:
+            relay = Relay(
+                spool.engine,
+                writer,
+                partitions=log.partitions,
+                owner=f"{producer.host}/{os.getpid()}/{uuid7(system_clock())}",
+                producer=producer,
+                settings=_RELAY,
+            )
+            done = 0
+            for chunk in _chunks(drafts):
+                spool.emit(chunk)
+                _drain(relay)
+                done += len(chunk)
+                advance(done)
+            return done
+        finally:
+            writer.close()
+            spool.engine.dispose()
+
+
+def _drain(relay: Relay) -> None:
+    """Sends what the spool holds. Raises Unreachable, EventTooLarge; it stays in the spool then."""
+    waited_s = 0.0
+    while (result := relay.drain()).standby:
+        if waited_s >= _STANDBY_MAX_S:
+            raise Unreachable("another process sends from the operator's spool: run this again")
+        time.sleep(_STANDBY_S)
+        waited_s += _STANDBY_S
+    if result.refused:
+        raise EventTooLarge("the log refuses an event: see max.message.bytes of the topic")
+    if result.unsent is not None:
+        raise Unreachable(f"not sent, and kept to be sent by the next run: {result.unsent}")
 
 
 def _chunks(drafts: Iterable[Draft]) -> Iterator[list[Draft]]:
