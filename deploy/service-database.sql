@@ -1,0 +1,1 @@
+CREATE DATABASE service; -- plays the database of the hooked service
