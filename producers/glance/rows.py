@@ -44,6 +44,8 @@ ATTRIBUTES = (
 # What an event of that kind says itself, so that no ImageUpdated has to say it again.
 _REGISTERED_SAYS = frozenset(ATTRIBUTES[:9])
 _UPLOADED_SAYS = frozenset({"status", "size", "checksum", "os_hash_algo", "os_hash_value"})
+# What an attribute has unless somebody says otherwise.
+_NOTHING = frozenset({None, "false", "0"})
 _GONE = frozenset({"deleted", "pending_delete"})
 _WITHOUT_DATA = frozenset({"queued", "saving", "uploading", "importing"})
 
@@ -148,8 +150,8 @@ def registered(state: ImageState) -> list[ImageEvent]:
     if state.status == "active" and state.size is not None:
         told.append(_uploaded(state, state, unchanged))
         said |= _UPLOADED_SAYS
-    fresh = ImageState(image_id=state.image_id, status=state.status)
-    left = {key: value for key, value in _changed(fresh, state).items() if key not in said}
+    held = {name: _as_text(getattr(state, name)) for name in ATTRIBUTES if name not in said}
+    left = {name: value for name, value in held.items() if value not in _NOTHING}
     if left:
         told.append(ImageUpdated(image_id=state.image_id, attributes=left, change=unchanged))
     return told

@@ -4,8 +4,11 @@ Rules: a folder of its own holds configuration, stores, log and (by default) the
 another database is a URL. A start returns once HTTP answers, or raises with the end of the log. The
 whole group of the service's processes is ended, gently or not, and nothing else is.
 
-    with Glance(environment, folder) as glance:
-        image = glance.client().create(name="cirros", key="value").body
+    glance = Glance(environment, folder)
+    glance.sync_database()
+    glance.start()
+    image = glance.client().create(name="cirros", key="value").body
+    glance.stop()
 """
 
 import contextlib
@@ -16,8 +19,6 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from . import config
 from .client import Client
@@ -64,19 +65,6 @@ class Glance:
             "PYTHONPATH": os.pathsep.join(paths),
             "OS_GLANCE_CONFIG_DIR": str(folder),
         }
-
-    def __enter__(self) -> Self:
-        self.sync_database()
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def client(
         self,

@@ -32,7 +32,7 @@ def test_a_stock_glance_goes_through_its_life_cycle(stock_glance: Glance) -> Non
     assert (image["key"], image["added"], image["tags"]) == ("new", "yes", ["t 1"])
     assert "going" not in image
     assert client.remove_tag(image_id, "t 1").status == 204
-    assert [found["id"] for found in client.list().body["images"]] == [image_id]
+    assert image_id in {found["id"] for found in client.list().body["images"]}
     assert client.delete(image_id).status == 204
     assert client.get(image_id).status == 404
 

@@ -1,0 +1,317 @@
+"""The promises of the engine plugin inside a transaction, on engines that load it by its name.
+
+Statements are Core on tables of Glance's shape: what matters here is when a transaction commits,
+fails, rolls back or goes through a savepoint, and what the ledger then says.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    delete,
+    insert,
+    text,
+    update,
+)
+from sqlalchemy.exc import OperationalError
+
+from metaledger.producers.administration import install, status
+from metaledger.producers.glance import intents, settings
+from metaledger.producers.glance.tables import IMAGES, LOCATIONS, PROPERTIES, TAGS
+from metaledger.producers.tables import METADATA as OUTBOX_TABLES
+from metaledger.schemas.errors import Unrecorded
+from metaledger.schemas.events import Event
+from metaledger.schemas.image import ImageDeleted, ImageRegistered, ImageUpdated, Mode
+from metaledger.schemas.meta import Origin
+
+from .ledger import live_properties, recorded
+
+ID, OTHER = "image-a", "image-b"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A database with Glance's tables and the outbox, and its two kinds of engines."""
+
+    url: str
+    hooked: Engine
+    stock: Engine
+
+    def events(self, image_id: str = ID) -> list[Event]:
+        return recorded(self.url, image_id)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/glance.sqlite"
+    else:
+        url = request.getfixturevalue("postgres_url")
+    stock = create_engine(url)
+    hooked = create_engine(f"{url}?plugin=metaledger")
+    IMAGES.metadata.create_all(stock)
+    install(stock)
+    yield Service(url, hooked, stock)
+    hooked.dispose()
+    stock.dispose()
+
+
+def register(connection: Connection, image_id: str = ID, **properties: str) -> None:
+    connection.execute(
+        insert(IMAGES).values(
+            id=image_id,
+            name="n",
+            status="queued",
+            visibility="private",
+            min_disk=0,
+            min_ram=0,
+            protected=False,
+            os_hidden=False,
+            deleted=False,
+        )
+    )
+    for name, value in properties.items():
+        add(connection, name, value, image_id)
+
+
+def add(connection: Connection, name: str, value: str, image_id: str = ID) -> None:
+    connection.execute(
+        insert(PROPERTIES).values(image_id=image_id, name=name, value=value, deleted=False)
+    )
+
+
+def rename(connection: Connection, name: str, image_id: str = ID) -> None:
+    connection.execute(update(IMAGES).where(IMAGES.c.id == image_id).values(name=name))
+
+
+def types(events: list[Event]) -> list[tuple[str, str]]:
+    return [(event.type, event.meta.origin.value) for event in events]
+
+
+REGISTERED = ("ImageRegistered", "OBSERVED")
+IMPORTED = ("ImageRegistered", "IMPORTED")
+UPDATED = ("ImageUpdated", "OBSERVED")
+RECONCILED = ("ImageUpdated", "RECONCILED")
+
+
+def test_a_transaction_is_one_event_an_image(service: Service) -> None:
+    with service.hooked.begin() as connection:
+        register(connection, k="v")
+        connection.execute(insert(TAGS).values(image_id=ID, value="t", deleted=False))
+        connection.execute(insert(LOCATIONS).values(image_id=ID, deleted=False))
+        rename(connection, "m")
+        register(connection, OTHER)
+    first, second = service.events()
+    assert isinstance(first.data, ImageRegistered)
+    assert (first.data.name, first.data.properties, first.data.tags) == ("m", {"k": "v"}, ("t",))
+    assert isinstance(second.data, ImageUpdated)
+    assert second.data.attributes == {"location_count": "1"}
+    assert types(service.events(OTHER)) == [REGISTERED]
+    assert first.meta.service == "glance"
+
+
+def test_what_is_rolled_back_is_told_by_nobody(service: Service) -> None:
+    with service.hooked.connect() as connection:
+        register(connection)
+        connection.rollback()
+        register(connection, OTHER)
+        connection.commit()
+    assert service.events() == []
+    assert types(service.events(OTHER)) == [REGISTERED]
+
+
+def test_a_savepoint_that_is_rolled_back_is_told_by_nobody(service: Service) -> None:
+    with service.hooked.begin() as connection:
+        register(connection, k="v")
+    with service.hooked.begin() as connection:
+        inner = connection.begin_nested()
+        add(connection, "phantom", "1")
+        rename(connection, "phantom")
+        inner.rollback()
+        with connection.begin_nested():
+            register(connection, OTHER)
+    assert types(service.events()) == [REGISTERED]
+    assert types(service.events(OTHER)) == [REGISTERED]
+
+
+def test_a_touch_after_a_rolled_back_savepoint_reads_again(service: Service) -> None:
+    with service.hooked.begin() as connection:
+        register(connection, k="v")
+    with service.hooked.begin() as connection:
+        inner = connection.begin_nested()
+        rename(connection, "phantom")
+        inner.rollback()
+        rename(connection, "real")
+    _, event = service.events()
+    assert event.data.attributes == {"name": "real"}  # type: ignore[union-attr]
+
+
+def test_an_image_older_than_the_ledger_is_imported_at_its_first_change(service: Service) -> None:
+    with service.stock.begin() as connection:
+        register(connection, k="v")
+    with service.hooked.begin() as connection:
+        rename(connection, "n")  # changes nothing
+    assert service.events() == []
+    with service.hooked.begin() as connection:
+        rename(connection, "m")
+    imported, updated = service.events()
+    assert types([imported, updated]) == [IMPORTED, UPDATED]
+    assert imported.data.properties == {"k": "v"}  # type: ignore[union-attr]
+    assert imported.data.name == "n"  # type: ignore[union-attr]
+    assert updated.data.attributes == {"name": "m"}  # type: ignore[union-attr]
+    with service.hooked.begin() as connection:
+        connection.execute(update(IMAGES).where(IMAGES.c.id == ID).values(status="deleted"))
+    assert isinstance(service.events()[-1].data, ImageDeleted)
+
+
+def test_a_bulk_update_tells_of_every_image_that_it_changed(service: Service) -> None:
+    with service.hooked.begin() as connection:
+        register(connection, k="old")
+        register(connection, OTHER, k="new")
+    with service.hooked.begin() as connection:
+        connection.execute(
+            update(PROPERTIES).where(PROPERTIES.c.value == "old").values(value="mended")
+        )
+    assert live_properties(service.events()) == {"k": "mended"}
+    assert types(service.events(OTHER)) == [REGISTERED]
+
+
+def test_a_deletion_by_name_is_a_decision_and_one_by_age_is_none(service: Service) -> None:
+    with service.hooked.begin() as connection:
+        register(connection, a="1", b="2")
+    with service.hooked.begin() as connection:
+        connection.execute(
+            delete(PROPERTIES).where(PROPERTIES.c.image_id == ID, PROPERTIES.c.name == "a")
+        )
+    with service.hooked.begin() as connection:
+        connection.execute(delete(PROPERTIES).where(PROPERTIES.c.id > 0))
+    _, named, swept = service.events()
+    assert named.data.change.removed == ("a",)  # type: ignore[union-attr]
+    assert swept.data.change.mode is Mode.PURGE  # type: ignore[union-attr]
+    assert swept.data.change.removed is None  # type: ignore[union-attr]
+
+
+def test_what_an_error_hid_is_mended_by_the_next_touch(service: Service) -> None:
+    with service.hooked.begin() as connection:
+        register(connection, k="v")
+    with broken(service), service.hooked.begin() as connection:
+        add(connection, "hidden", "1")
+    assert live_properties(service.events()) == {"k": "v"}
+    with service.hooked.begin() as connection:
+        add(connection, "seen", "1")
+    _, mended, updated = service.events()
+    assert types([mended, updated]) == [RECONCILED, UPDATED]
+    assert mended.data.change.after == {"k": "v", "hidden": "1"}  # type: ignore[union-attr]
+    assert mended.data.change.before is None  # type: ignore[union-attr]
+    assert updated.data.change.before == {"k": "v", "hidden": "1"}  # type: ignore[union-attr]
+    assert mended.meta.missed == 1
+    assert status(service.stock).unrecorded_aggregates == 0
+
+
+def test_strict_fails_the_change_and_leaves_the_connection_clean(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooked = strict_engine(service, monkeypatch)
+    with hooked.begin() as connection:
+        register(connection, k="v")
+    with broken(service):
+        with pytest.raises(Unrecorded), hooked.begin() as connection:
+            rename(connection, "m")
+        with hooked.connect() as connection:
+            assert connection.scalar(text("SELECT name FROM images")) == "n"
+            connection.commit()
+    assert types(service.events()) == [REGISTERED]
+    hooked.dispose()
+
+
+def test_a_transaction_that_lost_a_deadlock_ends_with_that_error(service: Service) -> None:
+    """SQLite's busy stands for it here; the service is told what it knows how to retry."""
+    if service.stock.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL waits where SQLite is busy")
+    hooked = create_engine(f"{service.url}?plugin=metaledger&timeout=0")
+    with service.stock.connect() as holder:
+        holder.exec_driver_sql("BEGIN IMMEDIATE")
+        with pytest.raises(OperationalError, match="locked"), hooked.begin() as connection:
+            register(connection)
+    assert status(service.stock).unrecorded_aggregates == 0
+    hooked.dispose()
+
+
+def test_without_an_outbox_the_service_goes_on(service: Service) -> None:
+    OUTBOX_TABLES.drop_all(service.stock)
+    with service.hooked.begin() as connection:
+        register(connection, k="v")
+    install(service.stock)
+    with service.hooked.begin() as connection:
+        rename(connection, "m")
+    imported, updated = service.events()
+    assert types([imported, updated]) == [IMPORTED, UPDATED]
+    assert imported.meta.missed >= 1
+
+
+def test_an_image_whose_id_is_a_default_is_known_once_it_has_one(service: Service) -> None:
+    defaulting = Table(
+        "images",
+        MetaData(),
+        Column("id", String(36), primary_key=True, default=lambda: ID),
+        *(Column(name, String(30)) for name in ("name", "status")),
+        Column("deleted", Boolean),
+    )
+    with service.hooked.begin() as connection:
+        connection.execute(insert(defaulting).values(name="n", status="queued", deleted=False))
+    assert types(service.events()) == [REGISTERED]
+
+
+def test_the_caller_is_named(service: Service) -> None:
+    class Request:
+        request_id, user_id, project_id, global_request_id = "req-1", "u", "p", None
+
+    token = intents.REQUEST.set(Request())
+    try:
+        with service.hooked.begin() as connection:
+            register(connection)
+    finally:
+        intents.REQUEST.reset(token)
+    (event,) = service.events()
+    assert (event.meta.request_id, event.meta.user_id) == ("req-1", "u")
+    assert (event.meta.project_id, event.meta.global_request_id) == ("p", None)
+    assert event.meta.origin is Origin.OBSERVED
+
+
+def test_other_engines_and_tables_see_no_effect(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/other.sqlite?plugin=metaledger")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE t (a INTEGER)"))
+        connection.execute(text("INSERT INTO t VALUES (1)"))
+        assert connection.scalar(text("SELECT count(*) FROM t")) == 1
+    assert "plugin" not in engine.url.query
+    engine.dispose()
+
+
+@contextmanager
+def broken(service: Service) -> Iterator[None]:
+    """While it holds, the outbox takes nothing: what is written into it fails in the database."""
+    with service.stock.begin() as connection:
+        connection.execute(text("ALTER TABLE metaledger_outbox RENAME TO metaledger_gone"))
+    try:
+        yield
+    finally:
+        with service.stock.begin() as connection:
+            connection.execute(text("ALTER TABLE metaledger_gone RENAME TO metaledger_outbox"))
+
+
+def strict_engine(service: Service, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    chosen = replace(settings.load(), strict=True)
+    monkeypatch.setattr(settings, "load", lambda: chosen)
+    return create_engine(f"{service.url}?plugin=metaledger")
