@@ -67,8 +67,8 @@ def translated(engine: Engine) -> Iterator[None]:
     # COPY is the driver's own, past SQLAlchemy's wrapping.
     except engine.dialect.loaded_dbapi.Error as error:
         raise _named(engine.url, error) from error
-    # sqlite3 raises it before it has a statement: an integer of more than 64 bits.
-    except OverflowError as error:
+    # The driver's own, before a statement is sent: an integer of more than 64 bits, a surrogate.
+    except (OverflowError, UnicodeError) as error:
         raise Unstorable(f"{_shown(engine.url)}: {error}") from error
 
 

@@ -1,0 +1,76 @@
+"""Read models for the tests: on both databases, new for each test, dumped whole for comparison."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, Table, select
+
+from metaledger.projector.database import connect
+from metaledger.projector.readmodel import migrate
+from metaledger.projector.store import Store
+from metaledger.schemas.tables import SHARED, TABLES
+from metaledger.schemas.tables.ledger import ledger_events, quarantined_bytes
+
+Dump = dict[str, list[dict[str, Any]]]
+Place = Callable[[], str]
+
+BACKENDS = ("sqlite", pytest.param("postgres", marks=pytest.mark.postgres))
+
+
+def places(request: pytest.FixtureRequest, folder: Path) -> Iterator[Place]:
+    """Makes URLs of places where there is no read model yet."""
+    made: list[str] = []
+    if request.param == "sqlite":
+
+        def file() -> str:
+            made.append(f"sqlite:///{folder}/read-{len(made)}.db")
+            return made[-1]
+
+        yield file
+        return
+    server = request.getfixturevalue("postgres")
+
+    def database() -> str:
+        made.append(server.create_database())
+        return made[-1]
+
+    yield database
+    for url in made:
+        server.drop_database(url)
+
+
+@contextmanager
+def engine_of(url: str) -> Iterator[Engine]:
+    """An engine that leaves no connection behind."""
+    engine = connect(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def store_of(url: str) -> Iterator[Store]:
+    """The store of the read model at `url`, which is made where there is none."""
+    with engine_of(url) as engine:
+        migrate(engine)
+        yield Store(engine)
+
+
+def rows(engine: Engine, table: Table) -> list[dict[str, Any]]:
+    """A table's rows in the order of its keys; the same form from both databases."""
+    on_sqlite = engine.dialect.name == "sqlite"
+    where: dict[str | None, str | None] = {SHARED: None} if on_sqlite else {None: "ml_g1"}
+    with engine.connect().execution_options(schema_translate_map=where) as connection:
+        statement = select(table).order_by(*table.primary_key.columns)
+        return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def dump(url: str) -> Dump:
+    """Every row of every table that records make."""
+    with engine_of(url) as engine:
+        tables = (*TABLES, ledger_events, quarantined_bytes)
+        return {table.name: rows(engine, table) for table in tables}
