@@ -3,6 +3,7 @@
 Nothing is decided here but which implementation a URL names. What is opened here is closed here.
 """
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from metaledger.projector import readmodel
 from metaledger.projector.database import connect, translated
 from metaledger.projector.store import Store
 from metaledger.schemas.codec import Codec
+from metaledger.schemas.identity import system_clock, uuid7
 from metaledger.schemas.log import Log
 from metaledger.schemas.log.embedded import open_embedded_log
 from metaledger.schemas.meta import Context
@@ -44,6 +46,11 @@ def producer_settings(settings: Settings) -> ProducerSettings:
         event_bytes_max=settings.event_bytes_max,
         schema_ids_file=settings.registry.schema_ids,
     )
+
+
+def relay_owner(settings: Settings) -> str:
+    """A name for the relay of this process, which no other has."""
+    return f"{producer_settings(settings).host}/{os.getpid()}/{uuid7(system_clock())}"
 
 
 def context_of(settings: Settings) -> Context:

@@ -6,7 +6,6 @@ numbers count in one log only), which is relayed at once: what was interrupted i
 run.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -19,10 +18,9 @@ from metaledger.producers.settings import RelaySettings
 from metaledger.producers.spool import Spool
 from metaledger.schemas.errors import EventTooLarge, Unreachable
 from metaledger.schemas.events import Draft
-from metaledger.schemas.identity import system_clock, uuid7
 from metaledger.schemas.log import Refused
 from metaledger.schemas.log.embedded import create_embedded_log
-from metaledger.services.parts import codec_of, open_log, producer_settings
+from metaledger.services.parts import codec_of, open_log, producer_settings, relay_owner
 from metaledger.services.settings import EmbeddedLedger, KafkaLedger, Settings, ledger_of
 
 # Some 5 MB of events; large enough that statements cost little, small enough to be held.
@@ -76,12 +74,13 @@ def _append_through_spool(settings: Settings, drafts: Iterable[Draft], advance: 
         spool = Spool(settings.spool_folder / f"{log.topic_id}.db", producer)
         writer = log.writer()
         try:
+            spool.install()
             relay = Relay(
                 spool.engine,
                 writer,
+                spool.outbox,
                 partitions=log.partitions,
-                owner=f"{producer.host}/{os.getpid()}/{uuid7(system_clock())}",
-                producer=producer,
+                owner=relay_owner(settings),
                 settings=_RELAY,
             )
             done = 0

@@ -1,6 +1,8 @@
 """`events`: the history as it was written, straight from the log."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from threading import Event
 from typing import Annotated, Any
 
 import typer
@@ -30,7 +32,11 @@ def events(
 ) -> int:
     """The history as it was written; with --follow, and what comes."""
     aggregate = None if image is None else f"image:{image}"
-    with stop_on_signal() as stop, open_log(shell.settings) as log:
+    # Without --follow a signal ends it as any command: half a document is no answer.
+    with (
+        stop_on_signal() if follow else nullcontext(Event()) as stop,
+        open_log(shell.settings) as log,
+    ):
         documents = _documents(log, codec_of(shell.settings), aggregate, stop.is_set, follow=follow)
         shell.output.stream(documents, line, lines=follow)
     return DONE
