@@ -4,7 +4,8 @@ Gives the rows of `images`, `image_property_history`, `image_attribute_history` 
 that images raise, each kind once an event. Decided here, where the contract leaves it open:
 
 - Attributes are kept as text: integers in decimal, booleans as `true` and `false`, tags as a sorted
-  JSON array. A null of a registration or an upload tells nothing; one of an update is a value.
+  JSON array. A null of a registration or an upload tells nothing; one of an update is a value,
+  where there was another before.
 - A deletion ends properties and attributes; the row of `images` keeps what was last known.
 - A registration or an update of a deleted image brings it back: it can be deleted again.
 - What a second registration replaces or leaves out ended unseen.
@@ -116,17 +117,23 @@ class _Turn:
         if reasons and self.observed:
             self.found("history_gap", "warning", {"reasons": list(reasons), **_shown(gap)})
 
-    def still_altered(self, named: Sequence[str], told: Values) -> tuple[str, ...]:
+    def still_altered(self, named: Sequence[str]) -> tuple[str, ...]:
         """The state's next `altered`; raises value_altered for what this event brought."""
         before = self.was.altered
         if not named and not before:
             return ()
-        opened = {put.row["key"] for put in self.properties.rows if put.is_new}
-        brought = {key for key in named if key in opened or key in told or key not in before}
+        held = self.properties.values
+        fresh = {put.row["key"] for put in self.properties.rows if put.is_new}
+        told = {put.row["key"] for put in self.attributes.rows if put.is_new}
+        brought = {
+            key
+            for key in named
+            if key in fresh or key in told or (key in held and key not in before)
+        }
         if brought:
             self.found("value_altered", "warning", {"keys": sorted(brought)})
-        kept = {*named, *(key for key in before if key not in opened)}
-        return tuple(sorted(kept & self.properties.values.keys()))
+        kept = {*named, *(key for key in before if key not in fresh)}
+        return tuple(sorted(kept & held.keys()))
 
     def step(self, state: ImageState) -> Step[ImageState]:
         """The step to that state, with all rows that changed."""
@@ -151,7 +158,7 @@ def _registered(turn: _Turn, data: ImageRegistered) -> Step[ImageState]:
             properties=turn.properties.history,
             attributes=turn.attributes.history,
             known=_known(was.known, told),
-            altered=turn.still_altered(data.altered, told),
+            altered=turn.still_altered(data.altered),
             is_snapshot=was.is_snapshot or _says_snapshot(data.properties),
             registered_at=was.registered_at or turn.fact.at,
             data_uploaded_at=was.data_uploaded_at,
@@ -183,7 +190,7 @@ def _changed(turn: _Turn, data: ChangeEvent) -> Step[ImageState]:
             properties=turn.properties.history,
             attributes=turn.attributes.history,
             known=_known(known, told),
-            altered=turn.still_altered(data.change.altered, told),
+            altered=turn.still_altered(data.change.altered),
             is_snapshot=was.is_snapshot
             or isinstance(data, SnapshotUploaded)
             or _says_snapshot(turn.properties.values)

@@ -94,12 +94,14 @@ class Edit:
         self._values = values
 
     def overlay(self, values: Values, *, via: SetVia, replaced: EndReason) -> None:
-        """Sets these and leaves all others as they are; `via` and `replaced` as in `become`."""
+        """Sets these and leaves all others as they are; `via` and `replaced` as in `become`. A null
+        where nothing is live tells nothing.
+        """  # noqa: D205
         live = self.history.live
         news = {
             key: value
             for key, value in values.items()
-            if (interval := live.get(key)) is None or interval.value != value
+            if value != ((interval := live.get(key)) and interval.value)
         }
         if not news:
             return

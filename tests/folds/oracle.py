@@ -89,6 +89,7 @@ class Model:
         self.event_id = self.meta["event_id"]
         self.origin = self.meta["origin"]
         self.opened = set()
+        self.told = set()
         data = event["data"]
         self.image_id = data["image_id"]
         known = self.image_id in self.images
@@ -141,7 +142,7 @@ class Model:
         told = {name: text(data[name]) for name in REGISTERED if data[name] is not None}
         told["tags"] = tags_text(data["tags"])
         self.set_attributes(image, told, "registered", "unseen")
-        self.remember_altered(image, data["altered"], told)
+        self.remember_altered(image, data["altered"])
         if given.get("image_type") == "snapshot":
             image["image_type"] = "snapshot"
 
@@ -232,7 +233,7 @@ class Model:
             self.set_attributes(image, told, "unseen", "unseen")
         else:
             self.set_attributes(image, told, "merge", "overwritten")
-        self.remember_altered(image, data["change"]["altered"], told)
+        self.remember_altered(image, data["change"]["altered"])
 
     def replace_all(self, held, new, via, replaced, why):
         for key, value in held.items():
@@ -251,11 +252,12 @@ class Model:
         table = ATTRIBUTES
         held = self.live(table, self.image_id)
         for name, value in told.items():
-            if name in held and held[name] == value:
+            if held.get(name) == value:
                 continue
             if name in held:
                 self.close(table, self.image_id, name, replaced)
             self.open(table, self.image_id, name, value, via)
+            self.told.add(name)
         for name in SHOWN:
             if name in told:
                 image["columns"][name] = told[name]
@@ -269,11 +271,12 @@ class Model:
             for key, value in properties.items()
         }
 
-    def remember_altered(self, image, named, told):
-        fresh = {k for k in named if k in self.opened or k in told or k not in image["altered"]}
-        if fresh:
-            self.anomaly("value_altered", "warning", {"keys": sorted(fresh)})
+    def remember_altered(self, image, named):
         live = self.live(PROPERTIES, self.image_id)
+        newly = {key for key in live if key not in image["altered"]}
+        brought = set(named) & (self.opened | self.told | newly)
+        if brought:
+            self.anomaly("value_altered", "warning", {"keys": sorted(brought)})
         still = {key for key in image["altered"] if key not in self.opened}
         image["altered"] = {key for key in still | set(named) if key in live}
 

@@ -302,7 +302,7 @@ def test_an_altered_attribute_is_named(story: Story) -> None:
     data = ImageUpdated(image_id=IMAGE, attributes={"name": "\ufffd"}, change=change)
     story.registered()
     assert story.anomalies(story.tell(data)) == {"value_altered": ("warning", {"keys": ["name"]})}
-    assert story.anomalies(story.tell(data)).keys() == {"value_altered"}
+    assert not story.anomalies(story.tell(data))
 
 
 # --- attributes, and what `images` shows
@@ -354,7 +354,7 @@ def test_a_size_that_is_none_is_shown_as_none(story: Story, size: str | None) ->
     story.registered()
     story.told(size=size)
     assert story.image["size"] is None
-    assert story.attribute("size") == [(1, size, "merge", None)]
+    assert story.attribute("size") == ([] if size is None else [(1, size, "merge", None)])
 
 
 def test_what_was_a_snapshot_once_is_one(story: Story) -> None:
