@@ -16,6 +16,7 @@ import typer
 from metaledger.schemas.errors import MetaledgerError
 from metaledger.services.commands import (
     anomalies,
+    demo,
     emit,
     events,
     image,
@@ -44,6 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for group in (
+    demo,
     emit,
     events,
     project,

@@ -16,6 +16,7 @@ from sqlalchemy import inspect
 from metaledger.producers.settings import ProducerSettings
 from metaledger.projector import readmodel
 from metaledger.projector.database import connect, translated
+from metaledger.projector.project import Settings as ProjectorSettings
 from metaledger.projector.store import Store
 from metaledger.schemas.codec import Codec
 from metaledger.schemas.identity import system_clock, uuid7
@@ -46,6 +47,11 @@ def producer_settings(settings: Settings) -> ProducerSettings:
         event_bytes_max=settings.event_bytes_max,
         schema_ids_file=settings.registry.schema_ids,
     )
+
+
+def projector_settings(settings: Settings) -> ProjectorSettings:
+    """How this deployment is projected."""
+    return replace(settings.projector, deployment_id=settings.deployment_id)
 
 
 def relay_owner(settings: Settings) -> str:

@@ -63,6 +63,7 @@ class RegistrySettings:
     url: str | None = None
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
     schema_ids: Path | None = None
 
 

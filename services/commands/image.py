@@ -27,19 +27,19 @@ AsOf = Annotated[
 ]
 _LANDMARKS = ("registered_at", "data_uploaded_at", "deleted_at")
 _HISTORY = ("valid_from", "valid_to", "what", "key", "version", "value", "set_via", "end_reason")
-# What each reason says of the event that ended a property.
+# What each reason says to people.
 _ENDED = {
-    "overwritten": "overwritten by",
-    "removed": "removed on purpose by",
-    "purged": "purged (left out of a whole new set, and nobody is known to have meant it) by",
-    "image_deleted": "ended with the image by",
-    "unseen": "found gone by the ledger, which did not see it end, at",
+    "overwritten": "overwritten",
+    "removed": "removed on purpose",
+    "purged": "purged, no decision known",
+    "image_deleted": "ended with the image",
+    "unseen": "found gone: nobody saw it end",
 }
 _SET = {
-    "registered": "set at registration by",
-    "merge": "set by",
-    "purge": "set, as part of a whole new set of properties, by",
-    "unseen": "found by the ledger, which did not see it being set, at",
+    "registered": "set at registration",
+    "merge": "set",
+    "purge": "set with a whole set",
+    "unseen": "found there: nobody saw it being set",
 }
 
 
@@ -142,18 +142,29 @@ def explained(row: Row) -> Document:
 
 
 def explanation_table(keys: list[Document]) -> Table:
-    """The explanations for people; what is gone stands out."""
+    """The explanations for people; what was purged stands out."""
     return table(
-        ("key", "state", "last value", "why"),
-        ((_key(one), one["state"], one["value"], why(one)) for one in keys),
+        ("key", "state", "last value", "why", "by"),
+        ((_key(one), one["state"], one["value"], _why(one), _by(one)) for one in keys),
     )
 
 
-def why(one: Document) -> str:
-    """The sentence of a key."""
-    if one["ended"] is None:
-        return f"{_SET.get(one['set']['how'], 'set by')} {_who(one['set'])}"
-    return f"{_ENDED.get(one['ended']['how'], 'ended by')} {_who(one['ended'])}"
+def _why(one: Document) -> str:
+    words, how = (
+        (_SET, one["set"]["how"]) if one["ended"] is None else (_ENDED, one["ended"]["how"])
+    )
+    return words.get(how, str(how))
+
+
+def _by(one: Document) -> str:
+    event = one["ended"] or one["set"]
+    named = [event["event_type"] or f"event {event['event_id']}"]
+    named += [
+        f"{name} {event[field]}"
+        for name, field in (("request", "request_id"), ("user", "user_id"))
+        if event[field]
+    ]
+    return ", ".join(named)
 
 
 def _key(one: Document) -> Text:
@@ -172,15 +183,6 @@ def _event(row: Row, role: str, how: str | None) -> Document:
         "user_id": row[f"{role}_user"],
         "service": row[f"{role}_service"],
     }
-
-
-def _who(event: Document) -> str:
-    text = event["event_type"] or f"event {event['event_id']}"
-    if event["request_id"]:
-        text += f" in request {event['request_id']}"
-    if event["user_id"]:
-        text += f" by user {event['user_id']}"
-    return text
 
 
 def _unknown(shell: Shell, image_id: str, at: datetime | None) -> int:

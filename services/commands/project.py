@@ -34,31 +34,13 @@ def project(
     ] = None,
 ) -> int:
     """Bring the read model up to the end of the log; with --follow, and keep it there."""
-    settings = _settings(shell.settings, group)
-    if group is not None and not follow:
+    settings = shell.settings
+    if follow:
+        return _follow(shell, group)
+    if group is not None:
         raise UsageError("--group is for --follow: a single run projects all partitions")
-    # The log first: a ledger that is not there leaves no empty read model behind.
-    with parts.open_log(shell.settings) as log:
-        parts.create_read_model(shell.settings)
-        with parts.open_store(shell.settings) as store:
-            codec = parts.codec_of(shell.settings)
-            if follow:
-                report = _json_lines(shell) if shell.output.as_json else _logged()
-                with stop_on_signal() as stop:
-                    _log.info("projector.started", ledger_partitions=log.partitions, group=group)
-                    projector.follow(
-                        log, store, codec, settings=settings, stop=stop, on_progress=report
-                    )
-                    _log.info("projector.stopped")
-                return DONE
-            with progress("project") as advance:
-                result = projector.bring_up_to_end(
-                    log,
-                    store,
-                    codec,
-                    settings=settings,
-                    on_progress=lambda so_far: advance(so_far.done, so_far.total),
-                )
+    with progress("project") as advance:
+        result = project_to_end(settings, lambda so_far: advance(so_far.done, so_far.total))
 
     def view() -> Views:
         yield f"{result.done:,} records projected; the read model is at the end of the log."
@@ -67,13 +49,35 @@ def project(
     return DONE
 
 
-def _settings(settings: Settings, group: str | None) -> projector.Settings:
-    """What the projector is told; the command line's group wins."""
-    return replace(
-        settings.projector,
-        deployment_id=settings.deployment_id,
-        group=group or settings.projector.group,
-    )
+def project_to_end(
+    settings: Settings, on_progress: projector.OnProgress | None = None
+) -> projector.Progress:
+    """Projects what is in the log now, into a read model that is made where there is none."""
+    # The log first: a ledger that is not there leaves no empty read model behind.
+    with parts.open_log(settings) as log:
+        parts.create_read_model(settings)
+        with parts.open_store(settings) as store:
+            return projector.bring_up_to_end(
+                log,
+                store,
+                parts.codec_of(settings),
+                settings=parts.projector_settings(settings),
+                on_progress=on_progress,
+            )
+
+
+def _follow(shell: Shell, group: str | None) -> int:
+    given = parts.projector_settings(shell.settings)
+    settings = replace(given, group=group or given.group)
+    report = _json_lines(shell) if shell.output.as_json else _logged()
+    with stop_on_signal() as stop, parts.open_log(shell.settings) as log:
+        parts.create_read_model(shell.settings)
+        with parts.open_store(shell.settings) as store:
+            codec = parts.codec_of(shell.settings)
+            _log.info("projector.started", log_partitions=log.partitions, group=settings.group)
+            projector.follow(log, store, codec, settings=settings, stop=stop, on_progress=report)
+            _log.info("projector.stopped")
+    return DONE
 
 
 def _json_lines(shell: Shell) -> projector.OnProgress:
