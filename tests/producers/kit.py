@@ -1,6 +1,6 @@
 """What the tests of the writing side are made of: a small service, its events, a log that fails."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -143,6 +143,10 @@ class Halted(Exception):
     """The relay's process ends here."""
 
 
+def halt() -> None:
+    raise Halted
+
+
 @dataclass
 class FailingLog:
     """A real log's writer that a test lets fail: refuse keys, lose answers, end the process."""
@@ -151,26 +155,30 @@ class FailingLog:
     refused: set[str] = field(default_factory=set)
     unsent: bool = False
     unanswered: bool = False
-    halt_before: bool = False
-    halt_behind: bool = False
+    before: Callable[[], None] = lambda: None
+    behind: Callable[[], None] = lambda: None
     appends: list[list[str]] = field(default_factory=list)
 
     def append(self, records: Sequence[NewRecord]) -> Sequence[Outcome]:
         self.appends.append([record.key for record in records])
-        if self.halt_before:
-            raise Halted
+        self.before()
         if self.unsent:
             return [Unsent("the log is away")] * len(records)
+        # As logs do: behind a refused record those of its key are not taken.
         taken = [record for record in records if record.key not in self.refused]
         answers = iter(self.writer.append(taken))
-        if self.halt_behind:
-            raise Halted
+        self.behind()
         if self.unanswered:
             return [Unsent("no answer")] * len(records)
-        return [
-            Refused("too large") if record.key in self.refused else next(answers)
-            for record in records
-        ]
+        outcomes: list[Outcome] = []
+        for record in records:
+            if record.key not in self.refused:
+                outcomes.append(next(answers))
+            elif record.key in {it.key for it in records[: len(outcomes)]}:
+                outcomes.append(Unsent("behind a refused record"))
+            else:
+                outcomes.append(Refused("too large"))
+        return outcomes
 
     def close(self) -> None:
         self.writer.close()

@@ -98,6 +98,8 @@ def server_settings(port: int, sync: Sync) -> list[str]:
         "listen_addresses": HOST,
         "unix_socket_directories": "",
         "max_connections": "200",
+        # Services may commit in two phases.
+        "max_prepared_transactions": "8",
         "fsync": sync.value,
         "full_page_writes": sync.value,
     }

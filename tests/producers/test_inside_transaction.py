@@ -1,0 +1,353 @@
+"""Inside the service's transaction: what goes up, what is undone, and what the pool gets back."""
+
+import threading
+
+import pytest
+from sqlalchemy import QueuePool, event, insert, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from metaledger.producers import guard
+from metaledger.schemas.errors import OutboxFull, Unrecorded
+from metaledger.schemas.meta import Origin
+
+from .kit import Service, changes, draft, told
+
+
+class Own(Exception):
+    """What a hook's own code may raise."""
+
+
+on_sqlite = pytest.mark.parametrize("service", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize(
+    "service", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
+)
+
+
+def test_without_the_tables_the_change_goes_through(service: Service) -> None:
+    service.drop_tables()
+    service.commit_change("a", "1")
+    assert service.values() == [("a", "1")]
+    assert service.outbox.failures == 1
+
+
+def test_what_could_not_even_be_marked_is_told_with_the_next_event(service: Service) -> None:
+    service.drop_tables()
+    service.commit_change("a", "1")
+    service.commit_change("b", "1")
+    service.install()
+    # `c` is recorded, says how much was missed, and has the others stand in status.
+    service.commit_change("c", "1")
+    (event_,) = service.waiting()
+    assert event_.meta.missed == 2
+    assert {it.aggregate for it in service.status().unrecorded} == {"image:a", "image:b"}
+    with service.engine.begin() as connection:
+        assert service.outbox.lock(connection, ["image:a"])["image:a"].unrecorded
+        service.outbox.record(connection, [draft("a", origin=Origin.RECONCILED)])
+    assert {it.aggregate for it in service.status().unrecorded} == {"image:b"}
+    service.commit_change("c", "2")
+    assert service.waiting()[-1].meta.missed == 0
+
+
+def test_the_memory_asks_for_mending_before_the_database_knows(service: Service) -> None:
+    service.drop_tables()
+    service.commit_change("a", "1")
+    service.install()
+    with service.engine.begin() as connection:
+        counters = service.outbox.lock(connection, ["image:a", "image:b"])
+    assert counters["image:a"].unrecorded
+    assert not counters["image:b"].unrecorded
+
+
+def test_what_a_rollback_undid_is_told_with_the_event_after(service: Service) -> None:
+    service.drop_tables()
+    service.commit_change("a", "1")
+    service.install()
+    with service.engine.connect() as connection:
+        service.outbox.record(connection, [draft("b")])
+        connection.rollback()
+    service.commit_change("c", "1")
+    assert service.waiting()[-1].meta.missed == 1
+    assert [it.aggregate for it in service.status().unrecorded] == ["image:a"]
+
+
+@on_postgresql
+def test_what_a_failed_commit_undid_is_told_with_the_event_after(service: Service) -> None:
+    service.drop_tables()
+    service.commit_change("a", "1")
+    service.install()
+    with service.engine.begin() as connection:
+        connection.execute(
+            text("CREATE TABLE late (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)")
+        )
+    with pytest.raises(DBAPIError), service.engine.begin() as connection:
+        connection.execute(text("INSERT INTO late VALUES (1), (1)"))
+        service.emitter.emit(connection, [draft("b")])
+    service.commit_change("c", "1")
+    assert service.waiting()[-1].meta.missed == 1
+
+
+def test_strict_fails_the_change(service: Service) -> None:
+    strict = service.with_settings(strict=True)
+    service.drop_tables()
+    with pytest.raises(Unrecorded):
+        strict.commit_change("a", "1")
+    assert service.values() == []
+
+
+@pytest.mark.parametrize("use", ["session", "connection"])
+def test_strict_leaves_no_open_transaction_in_the_pool(service: Service, use: str) -> None:
+    strict = service.with_settings(strict=True)
+    strict.engine = strict.new_engine(poolclass=QueuePool, pool_size=1, max_overflow=0)
+    service.drop_tables()
+    with pytest.raises(Unrecorded):
+        if use == "session":
+            with Session(strict.engine) as session:
+                session.execute(insert(changes), {"image": "refused", "value": "1"})
+                strict.emitter.emit(session, [draft("refused")])
+                session.commit()
+        else:
+            strict.commit_change("refused", "1")
+    # The pool's next user gets the same DBAPI connection, and commits.
+    with strict.engine.begin() as connection:
+        connection.execute(insert(changes), {"image": "next", "value": "1"})
+    assert service.values() == [("next", "1")]
+
+
+def test_strict_in_the_middle_dooms_the_commit_even_of_who_swallows_it(
+    service: Service,
+) -> None:
+    strict = service.with_settings(strict=True)
+    with pytest.raises(Unrecorded), strict.engine.begin() as connection:
+        connection.execute(insert(changes), {"image": "a", "value": "1"})
+        with pytest.raises(Unrecorded), strict.outbox.shield(connection, ["image:a"]):
+            raise Own
+    assert service.values() == []
+    strict.commit_change("a", "2")
+    assert told(service.waiting()) == [("a", "2")]
+
+
+def test_what_a_hook_raises_is_undone_and_its_aggregate_marked(service: Service) -> None:
+    with service.engine.begin() as connection:
+        connection.execute(insert(changes), {"image": "a", "value": "1"})
+        with service.outbox.shield(connection, ["image:a"]):
+            service.outbox.record(connection, [draft("a")])
+            raise Own
+    assert service.values() == [("a", "1")]
+    assert service.waiting() == []
+    assert [it.aggregate for it in service.status().unrecorded] == ["image:a"]
+    service.commit_change("b", "1")
+    assert service.waiting()[0].meta.missed == 1
+
+
+def test_an_error_in_the_middle_spares_what_the_service_wrote_before(service: Service) -> None:
+    with service.engine.begin() as connection:
+        connection.execute(insert(changes), {"image": "a", "value": "1"})
+        with service.outbox.shield(connection, ["image:a"]):
+            connection.exec_driver_sql("SELECT * FROM nowhere")
+        connection.execute(insert(changes), {"image": "a", "value": "2"})
+    assert service.values() == [("a", "1"), ("a", "2")]
+
+
+def test_a_transaction_of_one_event_alone_is_rolled_back_whole(service: Service) -> None:
+    """On SQLite a SAVEPOINT outside a transaction would commit with its RELEASE."""
+    with service.engine.connect() as connection:
+        with service.outbox.shield(connection, ["image:a"]):
+            service.outbox.record(connection, [draft("a")])
+        connection.rollback()
+    assert service.waiting() == []
+
+
+@on_postgresql
+def test_a_deadlock_goes_up_unchanged_and_one_side_goes_through(service: Service) -> None:
+    outcomes: dict[str, object] = {}
+    met = threading.Barrier(2)
+
+    def run(name: str, first: str, second: str) -> None:
+        try:
+            with service.engine.begin() as connection:
+                with service.outbox.shield(connection, [first]):
+                    service.outbox.lock(connection, [first])
+                met.wait()
+                with service.outbox.shield(connection, [second]):
+                    service.outbox.lock(connection, [second])
+                connection.execute(insert(changes), {"image": name, "value": "1"})
+            outcomes[name] = None
+        except DBAPIError as error:
+            outcomes[name] = getattr(error.orig, "pgcode", None)
+
+    service.commit_change("a", "0")
+    service.commit_change("b", "0")
+    threads = [
+        threading.Thread(target=run, args=("one", "image:a", "image:b")),
+        threading.Thread(target=run, args=("two", "image:b", "image:a")),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes.values(), key=str) == ["40P01", None]
+    assert service.outbox.failures == 0
+
+
+@on_postgresql
+def test_a_deadlock_at_the_commit_gives_the_pool_a_clean_connection(service: Service) -> None:
+    """The emitter's two transactions lock in sorted order; a service's own rows make the cycle."""
+    engine = service.new_engine(poolclass=QueuePool, pool_size=2, max_overflow=0)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE own (id int PRIMARY KEY)"))
+        connection.execute(text("INSERT INTO own VALUES (1)"))
+    service.commit_change("a", "0")
+    failures: list[object] = []
+    holding = threading.Event()
+
+    def blocked() -> None:
+        try:
+            with engine.begin() as connection:
+                connection.execute(text("UPDATE own SET id = id"))
+                holding.set()
+                service.emitter.emit(connection, [draft("a", "blocked")])
+        except DBAPIError as error:
+            failures.append(getattr(error.orig, "pgcode", None))
+
+    try:
+        with engine.begin() as connection:
+            service.outbox.lock(connection, ["image:a"])
+            thread = threading.Thread(target=blocked)
+            thread.start()
+            holding.wait()
+            connection.execute(text("UPDATE own SET id = id"))
+    except DBAPIError as error:
+        failures.append(getattr(error.orig, "pgcode", None))
+    thread.join()
+    assert failures == ["40P01"]
+    for _ in range(2):
+        with engine.begin() as connection:
+            connection.execute(insert(changes), {"image": "next", "value": "1"})
+
+
+@on_sqlite
+def test_a_busy_database_goes_up_unchanged(service: Service) -> None:
+    impatient = service.new_engine(connect_args={"timeout": 0})
+    with service.engine.begin() as other:
+        other.execute(insert(changes), {"image": "other", "value": "1"})
+        with (
+            pytest.raises(DBAPIError, match="locked") as raised,
+            impatient.begin() as connection,
+        ):
+            service.emitter.emit(connection, [draft("a")])
+    assert not isinstance(raised.value, Unrecorded)
+    assert service.outbox.failures == 0
+
+
+@on_postgresql
+def test_a_lost_connection_goes_up(service: Service) -> None:
+    with pytest.raises(DBAPIError), service.engine.begin() as connection:
+        pid = connection.scalar(text("SELECT pg_backend_pid()"))
+        with service.engine.connect() as other:
+            other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        service.emitter.emit(connection, [draft("a")])
+    service.commit_change("b", "1")
+    assert told(service.waiting()) == [("b", "1")]
+
+
+def test_what_stands_behind_a_services_own_error_is_found() -> None:
+    class Deadlock(Exception):
+        """As oslo.db translates it."""
+
+    class Driver(Exception):
+        sqlstate = "40P01"
+
+    try:
+        try:
+            raise Driver
+        except Driver as error:
+            raise Deadlock from error
+    except Deadlock as error:
+        assert guard._causes(error)
+        assert any(guard._ends(cause, "postgresql") for cause in guard._causes(error))
+
+
+@on_postgresql
+def test_a_transaction_that_was_aborted_before_records_nothing_and_raises_nothing(
+    service: Service,
+) -> None:
+    with service.engine.connect() as connection:
+        service.change(connection, "a", "1")
+        with pytest.raises(DBAPIError):
+            connection.execute(text("SELECT * FROM nowhere"))
+        connection.commit()  # PostgreSQL makes it a rollback
+    assert service.values() == []
+    assert service.waiting() == []
+    assert service.outbox.failures == 0
+
+
+@on_postgresql
+def test_two_phases_record_with_the_prepare(service: Service) -> None:
+    with service.engine.connect() as connection:
+        transaction = connection.begin_twophase()
+        service.change(connection, "a", "1")
+        transaction.prepare()
+        transaction.commit()
+    assert told(service.waiting()) == [("a", "1")]
+
+
+@on_postgresql
+def test_two_phases_without_a_prepare_record_with_the_commit(service: Service) -> None:
+    seen: list[str] = []
+    event.listen(service.engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
+    with service.engine.connect() as connection:
+        transaction = connection.begin_twophase()
+        service.change(connection, "a", "1")
+        transaction.commit()
+    assert told(service.waiting()) == [("a", "1")]
+
+
+def test_a_full_outbox_refuses_by_aggregate_and_remembers(service: Service) -> None:
+    small = service.with_settings(outbox_rows_max=3)
+    for value in "12":
+        small.commit_change("a", value)
+    with small.engine.begin() as connection:
+        # One fits; of `c` two do not, so neither is written: no event without the one before it.
+        small.emitter.emit(connection, [draft("c", "1"), draft("b", "1"), draft("c", "2")])
+    assert told(service.waiting()) == [("a", "1"), ("a", "2"), ("b", "1")]
+    assert service.waiting()[-1].meta.missed == 2
+    small.commit_change("a", "3")
+    assert small.values()[-1] == ("a", "3")
+    assert {it.aggregate for it in service.status().unrecorded} == {"image:a", "image:c"}
+    with service.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM metaledger_outbox")
+    small.commit_change("c", "3")
+    (event_,) = service.waiting()
+    # No number was given to what was refused: the order has no hole, and says what it lacks since
+    # the process's last event.
+    assert (event_.meta.stream_seq, event_.meta.missed) == (1, 1)
+
+
+def test_a_full_outbox_fails_a_strict_change(service: Service) -> None:
+    small = service.with_settings(outbox_rows_max=1, strict=True)
+    small.commit_change("a", "1")
+    with pytest.raises(Unrecorded) as raised:
+        small.commit_change("a", "2")
+    assert isinstance(raised.value.__cause__, OutboxFull)
+    assert service.values() == [("a", "1")]
+
+
+def test_a_limit_is_overshot_by_a_hundredth_a_process_at_most(service: Service) -> None:
+    processes = [service.with_settings(outbox_rows_max=200) for _ in range(3)]
+    with service.engine.begin() as connection:
+        for turn in range(100):
+            for process in processes:
+                process.outbox.record(connection, [draft(str(turn))])
+    assert 200 <= service.status().rows_waiting <= 200 + 3 * 2
+
+
+def test_a_full_outbox_takes_events_again_when_it_was_drained(service: Service) -> None:
+    small = service.with_settings(outbox_rows_max=100)
+    with small.engine.begin() as connection:
+        small.outbox.record(connection, [draft("a")] * 100)
+        small.outbox.record(connection, [draft("b")])
+        connection.exec_driver_sql("DELETE FROM metaledger_outbox")
+        service.clock.add(1)
+        small.outbox.record(connection, [draft("b")])
+    assert told(service.waiting()) == [("b", "x")]
