@@ -10,12 +10,17 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import pytest
+from hypothesis import settings
 
 from .servers import choice, containers
 from .servers.interface import Broker, Postgres, Server, ServerUnavailable
 from .servers.settings import Settings, from_environment
 
 _S = TypeVar("_S", bound=Server)
+
+# A law holds however slow the machine is.
+settings.register_profile("metaledger", deadline=None)
+settings.load_profile("metaledger")
 
 _MARKERS = {
     "broker": "kafka",
