@@ -19,10 +19,12 @@ from metaledger.projector.database import connect, translated
 from metaledger.projector.project import Settings as ProjectorSettings
 from metaledger.projector.store import Store
 from metaledger.schemas.codec import Codec
+from metaledger.schemas.errors import UsageError
 from metaledger.schemas.identity import system_clock, uuid7
 from metaledger.schemas.log import Log
 from metaledger.schemas.log.embedded import open_embedded_log
 from metaledger.schemas.meta import Context
+from metaledger.schemas.registry import RegistryAccess
 from metaledger.schemas.tables import SHARED
 from metaledger.services.settings import EmbeddedLedger, KafkaLedger, Settings, ledger_of
 
@@ -46,6 +48,16 @@ def producer_settings(settings: Settings) -> ProducerSettings:
         strict=True,
         event_bytes_max=settings.event_bytes_max,
         schema_ids_file=settings.registry.schema_ids,
+    )
+
+
+def registry_access(settings: Settings) -> RegistryAccess:
+    """The configured schema registry. Raises UsageError where there is none."""
+    given = settings.registry
+    if given.url is None:
+        raise UsageError("no schema registry is configured: set registry.url")
+    return RegistryAccess(
+        url=given.url, username=given.username, password=given.password, token=given.token
     )
 
 

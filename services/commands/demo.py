@@ -108,7 +108,8 @@ def _incident(document: Document) -> Views:
     yield "whole set: what they did not name, it purged. Nobody had asked for that."
     yield "(https://bugs.launchpad.net/glance/+bug/901534)"
     yield _head("3. What Glance shows now")
-    yield "Its database has no trace of the rest: not the instance, not even that it is a snapshot."
+    yield "The rest is gone: the instance, the user's own keys, even that it is a snapshot. The"
+    yield "tables call the old rows deleted, and say neither when nor by whom, nor what was meant."
     yield ""
     yield _properties(document["uploaded"])
 
