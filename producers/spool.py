@@ -10,12 +10,13 @@ connection stays open, so a fork carries none over; no socket is opened.
 """
 
 import os
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import URL, Engine, event, inspect
+from sqlalchemy import URL, Engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from metaledger.producers.administration import install_in
@@ -47,7 +48,6 @@ class Spool:
             replace(settings, strict=True), settings.codec(), clock=clock, new_id=new_id
         )
         self._engine = open_sqlite(URL.create("sqlite", database=str(path)))
-        event.listen(self._engine, "connect", _on_connect)
         self._installed = False
 
     @property
@@ -88,9 +88,8 @@ class Spool:
             if tables and stream.name not in tables:
                 raise UsageError(f"{self._path} is a database of something else, and no spool")
             install_in(connection, clock=self._clock, new_id=self._new_id)
+        # Kept in the file. With it the relay's reading and an event's writing do not wait for each
+        # other; where another process just does the same, it is done.
+        with closing(self._engine.raw_connection()) as raw, suppress(sqlite3.OperationalError):
+            raw.cursor().execute("PRAGMA journal_mode=WAL")
         self._installed = True
-
-
-def _on_connect(connection: Any, _record: object) -> None:  # noqa: ANN401 (any driver)
-    # Kept in the file. With it the relay's reading and an event's writing do not wait for another.
-    connection.execute("PRAGMA journal_mode=WAL")

@@ -103,9 +103,7 @@ class Service:
     def waiting(self) -> list[Event]:
         """The events in the outbox, in the order of their numbers."""
         columns = (outbox.c.value, outbox.c.sha256)
-        query = select(*columns).order_by(
-            outbox.c.aggregate, outbox.c.epoch, outbox.c.stream_seq
-        )
+        query = select(*columns).order_by(outbox.c.aggregate, outbox.c.epoch, outbox.c.stream_seq)
         with self.engine.connect() as connection:
             return [CODEC.decode(bytes(v), bytes(h)) for v, h in connection.execute(query)]
 

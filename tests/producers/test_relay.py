@@ -70,9 +70,7 @@ def test_what_was_committed_arrives_in_order_and_is_deleted(
     }
 
 
-def test_small_batches_arrive_too(
-    service: Service, log: EmbeddedLog, writer: FailingLog
-) -> None:
+def test_small_batches_arrive_too(service: Service, log: EmbeddedLog, writer: FailingLog) -> None:
     fill(service)
     new_relay(service, writer, batch_rows_max=2, batch_bytes_max=10).drain()
     assert len(logged_events(log)) == 6
@@ -221,9 +219,7 @@ def test_held_aggregates_do_not_stand_in_the_way(
     assert told(logged_events(log)) == [("last", "1")]
 
 
-def test_two_epochs_leave_in_order(
-    service: Service, log: EmbeddedLog, writer: FailingLog
-) -> None:
+def test_two_epochs_leave_in_order(service: Service, log: EmbeddedLog, writer: FailingLog) -> None:
     fill(service)
     administration.reseed(service.engine)
     service.commit_change("a", "4")
@@ -310,9 +306,7 @@ def test_progress_tells_how_the_source_is(
     assert service.status().progress_at == later.meta.occurred_at
 
 
-def test_no_progress_is_written_while_the_log_is_away(
-    service: Service, writer: FailingLog
-) -> None:
+def test_no_progress_is_written_while_the_log_is_away(service: Service, writer: FailingLog) -> None:
     service.commit_change("a", "1")
     writer.unsent = True
     relay = new_relay(service, writer)

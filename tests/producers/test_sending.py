@@ -25,9 +25,7 @@ def ids(rows: Sequence[Waiting]) -> list[int]:
 @st.composite
 def outboxes(draw: st.DrawFn) -> list[Waiting]:
     """All the rows of some aggregates, of one or two epochs, their ids in any order."""
-    lanes = draw(
-        st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=4)
-    )
+    lanes = draw(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=4))
     numbers = [
         (f"image:{lane}", epoch, seq)
         for lane, lengths in enumerate(lanes)

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import sqlite3
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,8 +68,6 @@ def test_all_or_none(tmp_path: Path) -> None:
 
 
 def test_a_full_spool_says_so(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     spool = Spool(tmp_path / "spool.db", replace(SETTINGS, outbox_rows_max=2))
     spool.emit([draft("a"), draft("a")])
     with pytest.raises(OutboxFull, match="outbox_rows_max = 2"):
@@ -112,9 +111,7 @@ def _emit_in_child(spool: Spool, worker: int) -> None:
         spool.emit([draft("shared", f"{worker}/{turn}")])
 
 
-def test_a_spool_goes_through_a_fork(
-    tmp_path: Path, log: EmbeddedLog, writer: FailingLog
-) -> None:
+def test_a_spool_goes_through_a_fork(tmp_path: Path, log: EmbeddedLog, writer: FailingLog) -> None:
     spool = Spool(tmp_path / "spool.db", SETTINGS)
     spool.emit([draft("shared", "parent")])
     fork = multiprocessing.get_context("fork")
