@@ -17,6 +17,7 @@ from metaledger.schemas.errors import MetaledgerError
 from metaledger.services.commands import (
     anomalies,
     demo,
+    doctor,
     emit,
     events,
     image,
@@ -27,13 +28,13 @@ from metaledger.services.commands import (
     relay,
     schema,
     sql,
+    status,
     topic,
 )
 from metaledger.services.output import NobodyReads
-from metaledger.services.shell import USAGE, global_options
+from metaledger.services.shell import UNREACHABLE, USAGE, global_options
 from metaledger.services.terminal import harmless
 
-UNREACHABLE = 3
 INTERRUPTED = 130
 INTERNAL = 70
 
@@ -58,6 +59,8 @@ for group in (
     sql,
     schema,
     migrate,
+    status,
+    doctor,
 ):
     group.register(app)
 

@@ -11,9 +11,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import inspect
+from sqlalchemy import Engine, inspect
 
+from metaledger.producers.database import open_database
+from metaledger.producers.outbox import Outbox
 from metaledger.producers.settings import ProducerSettings
+from metaledger.producers.spool import Spool
 from metaledger.projector import readmodel
 from metaledger.projector.database import connect, translated
 from metaledger.projector.project import Settings as ProjectorSettings
@@ -92,6 +95,43 @@ def kafka_settings(settings: Settings, ledger: KafkaLedger) -> "KafkaSettings":
 
     access = {one.name: getattr(settings.kafka, one.name) for one in fields(settings.kafka)}
     return KafkaSettings(bootstrap=ledger.bootstrap, topic=ledger.topic, **access)
+
+
+def open_outbox(url: str) -> Engine:
+    """A service's database. Raises UsageError.
+
+    `postgresql://` means the driver that is installed with the command line, whatever SQLAlchemy
+    has for its default (2.0: psycopg2, 2.1: psycopg).
+    """
+    bare = "postgresql://"
+    return open_database(
+        f"postgresql+psycopg2://{url.removeprefix(bare)}" if url.startswith(bare) else url
+    )
+
+
+@contextmanager
+def relay_source(
+    settings: Settings, url: str | None = None, spool: Path | None = None
+) -> Iterator[tuple[Engine, Outbox]]:
+    """What a relay empties: what the arguments name, else what the settings name.
+
+    Raises UsageError, Unreachable.
+    """
+    if url is None and spool is None:
+        url, spool = settings.relay.outbox, settings.relay.spool
+    if (url is None) == (spool is None):
+        raise UsageError("relay what? Name an outbox's database or a spool's file, and not both")
+    producer = producer_settings(settings)
+    if spool is not None:
+        of_spool = Spool(spool, producer)
+        of_spool.install()
+        engine, outbox = of_spool.engine, of_spool.outbox
+    else:
+        engine, outbox = open_outbox(url or ""), Outbox(producer, producer.codec())
+    try:
+        yield engine, outbox
+    finally:
+        engine.dispose()
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from metaledger.services.terminal import harmless
 DONE = 0
 NO = 1
 USAGE = 2
+UNREACHABLE = 3
 
 LedgerOption = Annotated[
     str | None,

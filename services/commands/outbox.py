@@ -7,8 +7,8 @@ import typer
 from sqlalchemy import Engine
 
 from metaledger.producers import administration
-from metaledger.producers.database import open_database
 from metaledger.schemas.errors import UsageError
+from metaledger.services import parts
 from metaledger.services.output import Views
 from metaledger.services.shell import DONE, Shell, add_group
 from metaledger.services.terminal import table, table_of
@@ -95,4 +95,4 @@ def _engine(shell: Shell, url: str | None) -> Engine:
     where = url or shell.settings.relay.outbox
     if where is None:
         raise UsageError("which outbox? Give the URL of its database, or set relay.outbox")
-    return open_database(where)
+    return parts.open_outbox(where)

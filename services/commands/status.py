@@ -1,0 +1,188 @@
+"""`status`: one screen for 3 a.m.: how far everything is, what is red, and what helps.
+
+What cannot be reached is a red line as well, and the rest is shown all the same. Exits 0 where
+nothing is red, 1 where something is, 3 where a part cannot be reached.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import TypeVar
+
+import typer
+from rich.text import Text
+from sqlalchemy import Connection
+
+from metaledger.producers import administration
+from metaledger.producers.administration import OutboxStatus
+from metaledger.producers.settings import OUTBOX_ROWS_MAX
+from metaledger.schemas.errors import MetaledgerError
+from metaledger.schemas.identity import system_clock
+from metaledger.services import health, parts, queries
+from metaledger.services.health import Partition, Problem
+from metaledger.services.output import Document, Views
+from metaledger.services.queries import Row
+from metaledger.services.reading import reading
+from metaledger.services.settings import Settings, redacted
+from metaledger.services.shell import DONE, NO, UNREACHABLE, Shell, add_command
+from metaledger.services.terminal import age, harmless, table
+
+T = TypeVar("T")
+_SCREEN_ROWS_MAX = 12
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    add_command(app, "status", status)
+
+
+def status(shell: Shell) -> int:
+    """How far everything is; for each red line, the command that helps."""
+    now = system_clock()
+    seen = _Seen(shell.settings)
+    problems = [*seen.failures, *_problems(seen, now)]
+    document = {
+        "ledger": redacted(shell.settings.ledger),
+        "read_model": redacted(shell.settings.read_model),
+        "streams": seen.streams,
+        "partitions": [{**asdict(one), "lag": one.lag} for one in seen.partitions],
+        "parked": seen.parked,
+        "quarantine": [row for row in seen.quarantine if row["skipped_by_event"] is None],
+        "outbox": None if seen.outbox is None else asdict(seen.outbox),
+        "problems": [asdict(one) for one in problems],
+    }
+    shell.output.answer(document, lambda: _told(document, seen, problems, now))
+    if seen.unreachable:
+        return UNREACHABLE
+    return NO if problems else DONE
+
+
+class _Seen:
+    """What could be found out, and what could not."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.failures: list[Problem] = []
+        self.unreachable = False
+        ends = self._try("the ledger", "metaledger doctor", lambda: _ends(settings)) or {}
+        model = self._try("the read model", "metaledger migrate", lambda: _model(settings))
+        model = model or _Model()
+        self.streams, self.parked, self.quarantine = model.streams, model.parked, model.quarantine
+        self.partitions = _partitions(model.checkpoints, ends)
+        self.outbox: OutboxStatus | None = None
+        if settings.relay.outbox or settings.relay.spool:
+            self.outbox = self._try(
+                "the outbox", "metaledger outbox install", lambda: _outbox(settings)
+            )
+
+    def _try(self, name: str, command: str, look: Callable[[], T]) -> T | None:
+        try:
+            return look()
+        except MetaledgerError as error:
+            self.unreachable = self.unreachable or error.retriable
+            self.failures.append(Problem(f"{name}: {error}", command))
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    streams: list[Row] = field(default_factory=list)
+    checkpoints: list[Row] = field(default_factory=list)
+    parked: list[Row] = field(default_factory=list)
+    quarantine: list[Row] = field(default_factory=list)
+
+
+def _ends(settings: Settings) -> Mapping[int, int]:
+    with parts.open_log(settings) as log:
+        return {partition: end for partition, (_, end) in log.bounds().items()}
+
+
+def _model(settings: Settings) -> _Model:
+    with reading(settings.read_model) as connection:
+        return _read(connection)
+
+
+def _read(connection: Connection) -> _Model:
+    return _Model(
+        queries.streams(connection),
+        queries.checkpoints(connection),
+        queries.parked(connection),
+        queries.quarantine(connection),
+    )
+
+
+def _outbox(settings: Settings) -> OutboxStatus:
+    with parts.relay_source(settings) as (engine, _):
+        return administration.status(engine)
+
+
+def _partitions(checkpoints: list[Row], ends: Mapping[int, int]) -> list[Partition]:
+    known = {row["log_partition"]: row for row in checkpoints}
+    return [
+        Partition(
+            partition=number,
+            next_offset=known[number]["next_offset"] if number in known else 0,
+            end=ends.get(number),
+            last_recorded_at=known[number]["last_recorded_at"] if number in known else None,
+        )
+        for number in sorted({*known, *ends})
+    ]
+
+
+def _problems(seen: _Seen, now: datetime) -> list[Problem]:
+    found = [
+        *health.of_streams(seen.streams, now),
+        *health.of_partitions(seen.partitions, now),
+        *health.of_parked(seen.parked, seen.quarantine, now),
+    ]
+    if seen.outbox is not None:
+        rows_max = max((row["rows_max"] for row in seen.streams), default=OUTBOX_ROWS_MAX)
+        found += health.of_outbox(seen.outbox, rows_max, now)
+    return found
+
+
+def _told(document: Document, seen: _Seen, problems: list[Problem], now: datetime) -> Views:
+    yield f"ledger {document['ledger']}, read model {document['read_model']}"
+    if seen.partitions:
+        yield ""
+        yield _lag(seen.partitions, now)
+    if seen.streams:
+        yield ""
+        yield _streams(seen.streams, now)
+    yield ""
+    if not problems:
+        yield Text("All is well.", style="green")
+    for problem in problems:
+        yield Text(f"! {harmless(problem.what)}", style="red")
+        yield Text(f"    {harmless(problem.help)}")
+
+
+def _lag(partitions: list[Partition], now: datetime) -> Document:
+    worst = sorted(partitions, key=lambda one: one.lag or 0, reverse=True)[:_SCREEN_ROWS_MAX]
+    rows = [
+        (
+            one.partition,
+            one.next_offset,
+            "?" if one.lag is None else one.lag,
+            "-"
+            if one.last_recorded_at is None
+            else age((now - one.last_recorded_at).total_seconds()),
+        )
+        for one in sorted(worst, key=lambda one: one.partition)
+    ]
+    return table(("partition", "projected to", "lag", "last record"), rows)
+
+
+def _streams(streams: list[Row], now: datetime) -> Document:
+    rows = [
+        (
+            row["stream_id"],
+            age((now - row["reported_at"]).total_seconds()),
+            "-"
+            if row["oldest_unsent_at"] is None
+            else age((now - row["oldest_unsent_at"]).total_seconds()),
+            f"{row['rows_waiting']:,} of {row['rows_max']:,}",
+            row["unrecorded_aggregates"],
+        )
+        for row in streams[:_SCREEN_ROWS_MAX]
+    ]
+    return table(("stream", "reported", "oldest unsent", "waiting", "unrecorded"), rows)

@@ -1,0 +1,269 @@
+"""What `doctor` looks at: each part by itself, then whether they agree with one another.
+
+A check gives a sentence about what is there, or raises a MetaledgerError that says what is wrong;
+one that needs another that failed is skipped. Nothing is changed, and nothing is made.
+"""
+
+import platform
+from collections.abc import Callable, Iterator
+from configparser import Error as ConfigError
+from configparser import RawConfigParser
+from contextlib import closing
+from dataclasses import dataclass, fields
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from metaledger.producers import administration
+from metaledger.producers.settings import ProducerSettings
+from metaledger.projector import readmodel
+from metaledger.projector.database import connect
+from metaledger.projector.readmodel import ReadModel
+from metaledger.schemas.catalogue import SCHEMAS
+from metaledger.schemas.codec import EVENT_BYTES_MAX
+from metaledger.schemas.errors import MetaledgerError, OperatorError, UsageError
+from metaledger.schemas.framing import read_schema_ids
+from metaledger.schemas.registry import look_up
+from metaledger.services import parts, queries
+from metaledger.services.reading import reading
+from metaledger.services.settings import Settings, redacted
+
+_DISTRIBUTIONS = (
+    "fastavro",
+    "sqlalchemy",
+    "structlog",
+    "kafka-python",
+    "msgspec",
+    "psycopg2-binary",
+)
+_PLUGIN = "metaledger"
+# As oslo.config reads a boolean.
+_TRUE = ("true", "1", "on", "yes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A check's outcome. `fine` is None where it was skipped; `unreachable`: nobody answered."""
+
+    check: str
+    fine: bool | None
+    text: str
+    unreachable: bool = False
+
+
+def examine(settings: Settings, glance_conf: Path | None) -> Iterator[Finding]:
+    """All checks, in an order in which one explains the next."""
+    yield _checked("versions", _versions)
+    yield _checked("configuration", lambda: _configuration(settings))
+    yield _checked("event size", lambda: _event_size(settings))
+    yield from _ledger_and_model(settings)
+    if settings.registry.schema_ids or settings.registry.url:
+        yield _checked("schema registry", lambda: _registry(settings))
+    yield _checked("owners of event types", lambda: _owners(settings))
+    if settings.relay.outbox or settings.relay.spool:
+        yield _checked("outbox", lambda: _outbox(settings))
+    if glance_conf is not None:
+        yield from _glance(settings, glance_conf)
+
+
+def _checked(name: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(check=name, fine=True, text=look())
+    except MetaledgerError as error:
+        return Finding(check=name, fine=False, text=str(error), unreachable=error.retriable)
+
+
+def _versions() -> str:
+    found = [f"{name} {_version(name)}" for name in ("metaledger", *_DISTRIBUTIONS)]
+    return f"Python {platform.python_version()}, " + ", ".join(found)
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _configuration(settings: Settings) -> str:
+    file = settings.file or "no file, defaults and options alone"
+    return (
+        f"{file}; ledger {redacted(settings.ledger)}, read model {redacted(settings.read_model)}, "
+        f"deployment {settings.deployment_id}"
+    )
+
+
+def _event_size(settings: Settings) -> str:
+    if settings.event_bytes_max > EVENT_BYTES_MAX:
+        raise UsageError(
+            f"event_bytes_max is {settings.event_bytes_max:,}, and the log takes events of at most "
+            f"{EVENT_BYTES_MAX:,} bytes: lower it"
+        )
+    return f"event_bytes_max is {settings.event_bytes_max:,}; producer, topic and reader allow it"
+
+
+def _ledger_and_model(settings: Settings) -> Iterator[Finding]:
+    ledger = _checked("ledger", lambda: _ledger(settings))
+    model = _checked("read model", lambda: _read_model(settings))
+    yield from (ledger, model)
+    if ledger.fine and model.fine:
+        yield _checked("checkpoint", lambda: _checkpoint(settings))
+    else:
+        yield Finding(check="checkpoint", fine=None, text="needs the ledger and the read model")
+
+
+def _ledger(settings: Settings) -> str:
+    with parts.open_log(settings) as log:
+        return f"log {log.topic_id}, partitions: {log.partitions}; its settings keep history"
+
+
+def _read_model(settings: Settings) -> str:
+    _checked_model(settings)
+    return f"format {readmodel.FORMAT}, revision {readmodel.REVISION}"
+
+
+def _checked_model(settings: Settings) -> ReadModel:
+    engine = connect(settings.read_model)
+    try:
+        return readmodel.check(engine)
+    finally:
+        engine.dispose()
+
+
+def _checkpoint(settings: Settings) -> str:
+    model = _checked_model(settings)
+    if model.topic_id is None:
+        return "nothing is projected yet: run `metaledger project`"
+    with parts.open_log(settings) as log:
+        if (model.topic_id, model.partitions) != (log.topic_id, log.partitions):
+            raise OperatorError(
+                f"the read model was made from log {model.topic_id} with {model.partitions} "
+                f"partitions, and this is log {log.topic_id} with {log.partitions}"
+            )
+        bounds = log.bounds()
+    with reading(settings.read_model) as connection:
+        checkpoints = queries.checkpoints(connection)
+    for row in checkpoints:
+        first, end = bounds[row["log_partition"]]
+        if not first <= row["next_offset"] <= end:
+            raise OperatorError(
+                f"partition {row['log_partition']} holds {first} to {end}, and the read model is "
+                f"at {row['next_offset']}: history was deleted, or the log made anew"
+            )
+    lag = sum(bounds[row["log_partition"]][1] - row["next_offset"] for row in checkpoints)
+    return f"within the log, {lag:,} records behind its end"
+
+
+def _registry(settings: Settings) -> str:
+    file = settings.registry.schema_ids
+    ids = None
+    if file is not None:
+        ids = read_schema_ids(file)
+        missing = [one for one in SCHEMAS if one.fingerprint not in ids.by_fingerprint]
+        if missing:
+            raise UsageError(
+                f"{file} lacks the id of {missing[0].type} v{missing[0].version}: run "
+                "`metaledger schema register`"
+            )
+    if settings.registry.url is None:
+        return f"{file} has an id for each of {len(SCHEMAS)} schemas; no registry.url to compare"
+    registered = look_up(parts.registry_access(settings))
+    if ids is not None and dict(ids.by_fingerprint) != dict(registered.by_fingerprint):
+        raise UsageError(f"{file} and the registry differ: run `metaledger schema register`")
+    return f"it has {len(registered.by_fingerprint)} of {len(SCHEMAS)} schemas"
+
+
+def _owners(settings: Settings) -> str:
+    with reading(settings.read_model) as connection:
+        rows = queries.event_owners(connection)
+    owners: dict[str, list[str]] = {}
+    for row in rows:
+        owners.setdefault(row["event_type"], []).append(row["service"])
+    for event_type, services in owners.items():
+        if len(services) > 1:
+            raise OperatorError(
+                f"{event_type} is written by {' and '.join(services)}: a fact has one owner"
+            )
+    return f"{len(owners)} event types, each from one service"
+
+
+def _outbox(settings: Settings) -> str:
+    with parts.relay_source(settings) as (engine, _):
+        found = administration.status(engine)
+    return f"stream {found.stream_id}, epoch {found.epoch}, {found.rows_waiting:,} events wait"
+
+
+def _glance(settings: Settings, conf: Path) -> Iterator[Finding]:
+    held: list[RawConfigParser] = []
+
+    def plugin() -> str:
+        held.append(_read_conf(conf))
+        return _plugin(held[0], conf)
+
+    yield _checked("glance: plugin", plugin)
+    if held:
+        yield _checked("glance: [metaledger]", lambda: _glance_settings(settings, held[0], conf))
+        yield _checked("glance: outbox", lambda: _glance_outbox(held[0], conf))
+
+
+def _read_conf(conf: Path) -> RawConfigParser:
+    """The service's file as oslo.config has it: names may come again, and have no values."""
+    parser = RawConfigParser(strict=False, allow_no_value=True, default_section="\0")
+    try:
+        with closing(conf.open(encoding="utf-8")) as file:
+            parser.read_file(file)
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        raise UsageError(f"{conf} cannot be read: {' '.join(str(error).split())}") from error
+    return parser
+
+
+def _plugin(parser: RawConfigParser, conf: Path) -> str:
+    parameters = parser.get("database", "connection_parameters", fallback="") or ""
+    query = urlsplit(parser.get("database", "connection", fallback="") or "").query
+    named = [
+        name
+        for text in (parameters, query)
+        for value in parse_qs(text).get("plugin", [])
+        for name in value.split(",")
+    ]
+    if _PLUGIN not in named:
+        raise UsageError(
+            f"{conf} does not load the plugin: in [database] set connection_parameters = "
+            f"plugin={_PLUGIN}"
+        )
+    return f"{conf} loads it"
+
+
+def _glance_settings(settings: Settings, parser: RawConfigParser, conf: Path) -> str:
+    given = dict(parser.items("metaledger")) if parser.has_section("metaledger") else {}
+    known = {one.name for one in fields(ProducerSettings)}
+    if unknown := sorted(given.keys() - known):
+        raise UsageError(f"{conf}: [metaledger] has no setting {unknown[0]}")
+    deployment = given.get("deployment_id") or "default"
+    if deployment != settings.deployment_id:
+        raise UsageError(
+            f"{conf} writes for deployment {deployment}, and this ledger is of "
+            f"{settings.deployment_id}: its events would be quarantined"
+        )
+    largest = given.get("event_bytes_max") or str(EVENT_BYTES_MAX)
+    if not largest.isdigit() or int(largest) > settings.event_bytes_max:
+        raise UsageError(
+            f"{conf} has event_bytes_max {largest}, and the readers here take at most "
+            f"{settings.event_bytes_max}"
+        )
+    if bool(given.get("schema_ids_file")) and settings.registry.schema_ids is None:
+        raise UsageError(f"{conf} writes the Confluent frame: set registry.schema_ids here too")
+    strict = (given.get("strict") or "").lower() in _TRUE
+    return f"agrees with these settings{', strict' if strict else ''}"
+
+
+def _glance_outbox(parser: RawConfigParser, conf: Path) -> str:
+    url = parser.get("database", "connection", fallback="") or ""
+    if not url:
+        raise UsageError(f"{conf} has no [database] connection")
+    engine = parts.open_outbox(url.partition("?")[0])
+    try:
+        found = administration.status(engine)
+    finally:
+        engine.dispose()
+    return f"stream {found.stream_id} in {redacted(url)}, {found.rows_waiting:,} events wait"
