@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, Select, func, insert, inspect, select
 
 from metaledger.producers.counters import read_stream
 from metaledger.producers.database import reached
+from metaledger.producers.settings import OUTBOX_ROWS_MAX
 from metaledger.producers.tables import (
     FORMAT_VERSION,
     METADATA,
@@ -49,6 +50,7 @@ class OutboxStatus:
     stream_id: str
     epoch: int
     rows_waiting: int
+    rows_max: int
     oldest_row_at: datetime | None
     unrecorded_aggregates: int
     unrecorded: Sequence[Lacking]
@@ -103,8 +105,11 @@ def install_in(
     return read_stream(connection).stream_id
 
 
-def status(engine: Engine) -> OutboxStatus:
-    """The outbox's state. Raises UsageError where it is not installed, Unreachable."""
+def status(engine: Engine, *, rows_max: int = OUTBOX_ROWS_MAX) -> OutboxStatus:
+    """The outbox's state. Raises UsageError where it is not installed, Unreachable.
+
+    `rows_max` is what the service's settings say: the database does not know it.
+    """
     with reached(engine) as connection:
         require_installed(connection)
         source = read_stream(connection)
@@ -116,6 +121,7 @@ def status(engine: Engine) -> OutboxStatus:
             stream_id=source.stream_id,
             epoch=source.epoch,
             rows_waiting=waiting,
+            rows_max=rows_max,
             oldest_row_at=oldest,
             unrecorded_aggregates=count(connection, _UNRECORDED),
             unrecorded=[

@@ -368,3 +368,32 @@ def test_a_full_outbox_takes_events_again_when_it_was_drained(service: Service) 
         service.clock.add(1)
         small.outbox.record(connection, [draft("b")])
     assert told(service.waiting()) == [("b", "x")]
+
+
+@on_postgresql
+def test_several_aggregates_are_locked_in_sorted_order(service: Service) -> None:
+    """Else this is a deadlock: one has `a` and wants `b`, the other has `b` and wants `a`."""
+    service.commit_change("a", "0")
+    service.commit_change("b", "0")
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+
+    def other() -> None:
+        with service.engine.begin() as connection:
+            service.emitter.emit(connection, [draft("b", "other"), draft("a", "other")])
+
+    thread = threading.Thread(target=other)
+    with (
+        service.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watching,
+        service.engine.begin() as connection,
+    ):
+        service.outbox.lock(connection, ["image:a"])
+        thread.start()
+        while not watching.scalar(waiting):
+            pass
+        service.outbox.lock(connection, ["image:b"])
+        service.outbox.record(connection, [draft("a", "one"), draft("b", "one")])
+    thread.join()
+    assert len(service.waiting()) == 6
