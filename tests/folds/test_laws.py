@@ -18,10 +18,23 @@ from metaledger.schemas.image import (
 )
 from metaledger.schemas.meta import Origin
 
-from .histories import IMAGE, KEY_LISTS, MAPS, START, event, fact, ledgers, realistic, wild
+from .histories import (
+    IMAGE,
+    KEY_LISTS,
+    KEYS,
+    MAPS,
+    START,
+    VALUES,
+    event,
+    fact,
+    ledgers,
+    realistic,
+    wild,
+)
 from .rows import Folding, RowTables
 
 HISTORIES = ("image_property_history", "image_attribute_history")
+FULL = st.dictionaries(KEYS, VALUES, min_size=4)
 ANY = wild(events_max=6) | realistic()
 some = settings(max_examples=60, deadline=None)
 
@@ -117,6 +130,18 @@ def test_every_interval_ends_once_with_one_reason(events: list[Event]) -> None:
 
 @some
 @given(ANY)
+def test_an_interval_lasts_from_the_time_of_one_event_to_that_of_another(
+    events: list[Event],
+) -> None:
+    times = {each.meta.event_id: each.meta.occurred_at for each in events}
+    tables = Folding().take(events).tables
+    for row in tables.rows(HISTORIES[0]) + tables.rows(HISTORIES[1]):
+        assert row["valid_from"] == times[row["set_by_event"]]
+        assert row["valid_to"] == times.get(row["ended_by_event"])
+
+
+@some
+@given(ANY)
 def test_intervals_of_a_key_follow_each_other_in_versions_from_1(events: list[Event]) -> None:
     tables = Folding().take(events).tables
     for table in HISTORIES:
@@ -185,6 +210,13 @@ def changed(held: dict[str, str | None], change: PropertyChange) -> Folding:
     )
 
 
+def untouched(held: dict[str, str | None], folding: Folding) -> bool:
+    """Whether what still has its value was never ended, as nothing ended it."""
+    now = live(folding)
+    kept = {key for key, value in held.items() if now.get(key, ...) == value}
+    return not kept & ended(folding).keys()
+
+
 def ended(folding: Folding) -> dict[str, str]:
     return {
         row["key"]: row["end_reason"]
@@ -194,30 +226,32 @@ def ended(folding: Folding) -> dict[str, str]:
 
 
 @some
-@given(MAPS, MAPS, KEY_LISTS)
+@given(FULL, MAPS, KEY_LISTS)
 def test_a_merge_overlays_what_is_set_and_takes_what_is_removed(
     held: Any, given_set: Any, removed: Any
 ) -> None:
     folding = changed(held, PropertyChange(mode=Mode.MERGE, set=given_set, removed=removed))
     expected = {key: v for key, v in {**held, **given_set}.items() if key not in removed}
     assert live(folding) == expected
+    assert untouched(held, folding)
     assert set(ended(folding).values()) <= {"overwritten", "removed"}
     assert not folding.tables.rows("anomalies")
 
 
 @some
-@given(MAPS, MAPS, KEY_LISTS)
+@given(FULL, MAPS, KEY_LISTS)
 def test_a_purge_leaves_what_is_set_and_what_is_exempt(
     held: Any, given_set: Any, exempt: Any
 ) -> None:
     folding = changed(held, PropertyChange(mode=Mode.PURGE, set=given_set, exempt=exempt))
     assert live(folding) == {**{k: v for k, v in held.items() if k in exempt}, **given_set}
+    assert untouched(held, folding)
     gone = held.keys() - given_set.keys() - set(exempt)
     assert {key for key, why in ended(folding).items() if why == "purged"} == gone
 
 
 @some
-@given(MAPS, MAPS, KEY_LISTS, st.sampled_from(["removed", "seen"]))
+@given(FULL, MAPS, KEY_LISTS, st.sampled_from(["removed", "seen"]))
 def test_a_decision_is_told_from_a_loss(held: Any, given_set: Any, known: Any, how: str) -> None:
     folding = changed(held, PropertyChange(mode=Mode.PURGE, set=given_set, **{how: known}))
     for key, why in ended(folding).items():
@@ -233,6 +267,29 @@ def test_a_decision_is_told_from_a_loss(held: Any, given_set: Any, known: Any, h
     anomalies = folding.tables.rows("anomalies")
     assert [row["details"]["properties"] for row in anomalies] == ([lost] if lost else [])
     assert {row["severity"] for row in anomalies} <= {"error"}
+
+
+@some
+@given(FULL, MAPS, MAPS, KEY_LISTS)
+def test_a_change_starts_from_what_the_service_held(
+    known: Any, before: Any, given_set: Any, removed: Any
+) -> None:
+    change = PropertyChange(mode=Mode.MERGE, set=given_set, removed=removed, before=before)
+    folding = changed(known, change)
+    expected = {key: v for key, v in {**before, **given_set}.items() if key not in removed}
+    assert live(folding) == expected
+    kinds = [row["kind"] for row in folding.tables.rows("anomalies")]
+    assert kinds == ([] if known == before else ["history_gap"])
+
+
+@some
+@given(FULL, MAPS, MAPS, st.sampled_from([Mode.MERGE, Mode.PURGE]))
+def test_a_change_ends_in_what_the_service_held(
+    held: Any, given_set: Any, after: Any, mode: Mode
+) -> None:
+    folding = changed(held, PropertyChange(mode=mode, set=given_set, after=after))
+    assert live(folding) == after
+    assert untouched(held, folding)
 
 
 @some
