@@ -16,6 +16,9 @@ from metaledger.schemas.log.record import RECORD_BYTES_MAX
 from .backends import Backend
 from .records import by_key, interleaved, read_all, read_count, record
 
+# Python 3.12 and later warn, for the other tests' servers have threads.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+
 # A group needs a few of them to agree; more than this is never.
 POLLS_MAX = 200
 

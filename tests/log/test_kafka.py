@@ -1,0 +1,287 @@
+"""What Kafka as a log promises beyond the conformance suite: settings, faults, identity."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+import pytest
+from kafka import TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+
+from metaledger.schemas.errors import LogRefused, Unreachable, UsageError
+from metaledger.schemas.log import Log, LogReader, LogRecord, Position, Refused, Unsent
+from metaledger.schemas.log import topic as topics
+from metaledger.schemas.log._kafka_client import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S
+from metaledger.schemas.log.kafka import KafkaSettings, create_topic, open_kafka_log
+from metaledger.schemas.log.record import RECORD_BYTES_MAX
+
+from ..servers import choice
+from ..servers.interface import Broker
+from ..servers.process import HOST, free_port
+from .backends import Kafka
+from .records import by_key, interleaved, read_all, read_count, record
+from .test_conformance import from_start
+
+if TYPE_CHECKING:
+    from ..conftest import Servers
+
+
+@pytest.fixture
+def kafka(broker: Broker) -> Kafka:
+    """A topic that is not there yet, on the broker that all share."""
+    return Kafka(broker.bootstrap)
+
+
+@pytest.fixture(scope="module")
+def frail_broker(servers: "Servers") -> Iterator[Broker]:
+    """May be killed by the tests of this file, which leave it running."""
+    with servers.running("a broker", choice.new_broker) as server:
+        yield server
+
+
+@pytest.fixture
+def frail(frail_broker: Broker) -> Kafka:
+    """A log on the broker that may be killed."""
+    backend = Kafka(frail_broker.bootstrap)
+    backend.create()
+    return backend
+
+
+@pytest.fixture
+def admin(broker: Broker) -> Iterator[KafkaAdminClient]:
+    with KafkaAdminClient(bootstrap_servers=broker.bootstrap) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cleanup.policy", "compact"),
+        ("cleanup.policy", "compact,delete"),
+        ("retention.ms", "604800000"),
+        ("retention.bytes", "1000000"),
+        ("message.timestamp.type", "CreateTime"),
+        ("max.message.bytes", "900000"),
+    ],
+)
+def test_a_topic_that_would_lose_history_is_refused_by_the_name_of_its_setting(
+    kafka: Kafka, admin: KafkaAdminClient, name: str, value: str
+) -> None:
+    configs = topics.settings(1) | {name: value}
+    asked = {"num_partitions": 1, "replication_factor": 1, "configs": configs}
+    admin.create_topics({kafka.settings.topic: asked}, wait_for_metadata=True)
+    with pytest.raises(LogRefused) as refused:
+        kafka.open()
+    assert f"{name} is {value} and must be" in str(refused.value)
+    assert all(other == name or other not in str(refused.value) for other in topics.SETTINGS_READ)
+
+
+def test_every_wrong_setting_is_named(kafka: Kafka, admin: KafkaAdminClient) -> None:
+    admin.create_topics(
+        {kafka.settings.topic: {"num_partitions": 1, "replication_factor": 1}},
+        wait_for_metadata=True,
+    )
+    with pytest.raises(LogRefused, match=r"retention\.ms.*message\.timestamp\.type"):
+        kafka.open()
+
+
+def test_the_topic_has_the_partitions_that_were_asked_for(kafka: Kafka) -> None:
+    create_topic(kafka.settings, partitions=7, replication=1)
+    assert kafka.open().partitions == 7
+
+
+def test_a_topic_is_not_made_twice(kafka: Kafka) -> None:
+    kafka.create()
+    with pytest.raises(UsageError, match="already"):
+        kafka.create()
+
+
+def test_more_replicas_than_brokers_are_refused_with_both_numbers(kafka: Kafka) -> None:
+    with pytest.raises(UsageError, match="3 replicas on 1 brokers"):
+        create_topic(kafka.settings)
+
+
+def test_a_log_whose_beginning_was_deleted_is_refused(
+    kafka: Kafka, admin: KafkaAdminClient
+) -> None:
+    create_topic(kafka.settings, partitions=1, replication=1)
+    log = kafka.open()
+    with closing(log.writer()) as writer:
+        writer.append(interleaved(keys=5, each=1))
+    admin.delete_records({TopicPartition(kafka.settings.topic, 0): 3})
+    assert log.bounds() == {0: (3, 5)}
+    with closing(log.reader(from_start)) as reader, pytest.raises(LogRefused, match="position"):
+        read_all(reader)
+
+
+def test_a_topic_that_got_more_partitions_is_refused_while_it_is_open(
+    kafka: Kafka, admin: KafkaAdminClient
+) -> None:
+    kafka.create()
+    log = kafka.open()
+    admin.create_partitions({kafka.settings.topic: 9})
+    admin.wait_for_topics([kafka.settings.topic])
+    with closing(log.writer()) as writer, pytest.raises(LogRefused, match="9 partitions"):
+        writer.append([record("image:1", 1)])
+    with closing(log.reader(from_start)) as reader, pytest.raises(LogRefused, match="9 partitions"):
+        read_all(reader)
+
+
+class NotUtf8(str):
+    """A header's name as only a hostile client sends it."""
+
+    __slots__ = ()
+
+    def encode(self, *_args: object) -> bytes:
+        return b"\xff\xfe"
+
+
+def test_a_record_whose_header_names_are_no_text_is_read_without_its_headers(kafka: Kafka) -> None:
+    kafka.create()
+    log = kafka.open()
+    kafka.append_raw(b"image:1", b"value", [("event_id", b"a"), (NotUtf8("x"), b"y")])
+    kafka.append_raw(b"image:2", b"next", [("event_id", b"b")])
+    with closing(log.reader(from_start)) as reader:
+        found = read_count(reader, 2)
+    assert [(f.key, f.value, f.event_id) for f in found] == [
+        ("image:1", b"value", None),
+        ("image:2", b"next", "b"),
+    ]
+
+
+@pytest.mark.parametrize("bootstrap", [f"{HOST}:{{port}}", "no-such-host.invalid:{port}"])
+def test_an_unreachable_broker_is_one_line(
+    bootstrap: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = KafkaSettings(bootstrap=bootstrap.format(port=free_port()), topic="log")
+    with caplog.at_level(logging.INFO), pytest.raises(Unreachable) as unreachable:
+        open_kafka_log(settings)
+    assert settings.bootstrap in str(unreachable.value)
+    assert "\n" not in str(unreachable.value)
+    assert not caplog.records
+
+
+def test_a_start_says_within_ten_seconds_that_nobody_is_there() -> None:
+    requests_of_opening = 2
+    assert CONNECT_TIMEOUT_S + requests_of_opening * REQUEST_TIMEOUT_S < 10
+
+
+def test_an_address_that_is_none_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="no address"):
+        open_kafka_log(KafkaSettings(bootstrap="kafka:abc", topic="log"))
+
+
+def poll_until_refused(log: Log) -> None:
+    with closing(log.reader(from_start)) as reader:
+        for _ in range(30):
+            reader.poll(records_max=10, timeout_s=1)
+
+
+def test_what_the_broker_refuses_holds_back_its_key_and_no_other(
+    kafka: Kafka, admin: KafkaAdminClient
+) -> None:
+    create_topic(kafka.settings, partitions=1, replication=1)
+    log = kafka.open()
+    resource = ConfigResource(ConfigResourceType.TOPIC, kafka.settings.topic)
+    resource.configs = {"max.message.bytes": "5000"}
+    admin.alter_configs([resource])
+    large = record("image:1", 1, value=os.urandom(RECORD_BYTES_MAX - 500))
+    with closing(log.writer()) as writer:
+        refused, held_back = writer.append([large, record("image:1", 2, value=bytes(900))])
+        assert (type(refused), type(held_back)) == (Refused, Unsent)
+        assert isinstance(writer.append([record("image:1", 2)])[0], Position)
+
+
+@pytest.mark.kafka
+def test_a_frozen_broker_is_unreachable(frail_broker: Broker, frail: Kafka) -> None:
+    log = frail.open()
+    frail_broker.pause()
+    try:
+        with pytest.raises(Unreachable):
+            frail.open()
+        with pytest.raises(Unreachable):
+            poll_until_refused(log)
+    finally:
+        frail_broker.resume()
+    assert frail.open().topic_id == log.topic_id
+
+
+@pytest.mark.kafka
+def test_while_the_broker_is_down_nothing_is_taken_for_sent_and_then_all_goes_on(
+    frail_broker: Broker, frail: Kafka
+) -> None:
+    log = frail.open()
+    with closing(log.writer()) as writer, closing(log.reader(from_start)) as reader:
+        writer.append([record("image:1", 1)])
+        assert len(read_count(reader, 1)) == 1
+        frail_broker.stop()
+        outcomes = writer.append(interleaved(keys=3, each=2))
+        assert {type(outcome) for outcome in outcomes} == {Unsent}
+        with pytest.raises(Unreachable):
+            poll_until_refused(log)
+        with pytest.raises(Unreachable):
+            log.bounds()
+        frail_broker.start()
+        assert isinstance(writer.append([record("image:1", 2)])[0], Position)
+        reader.restart()
+        found = read_until(reader, 2)
+    assert by_key(found) == {"image:1": ["image:1/1", "image:1/2"]}
+
+
+@pytest.mark.kafka
+def test_nothing_is_lost_and_no_key_is_out_of_order_whatever_happens_to_the_broker(
+    frail_broker: Broker, frail: Kafka
+) -> None:
+    """As a relay: what was not acknowledged is appended again, in order."""
+    returned = Event()
+
+    def harm() -> None:
+        frail_broker.kill()
+        frail_broker.start()
+        returned.clear()
+        frail_broker.pause()
+        returned.wait(timeout=60)
+        frail_broker.resume()
+
+    harming = Thread(target=harm)
+    acknowledged = unsent = seq = 0
+    log = frail.open()
+    with closing(log.writer()) as writer:
+        harming.start()
+        while harming.is_alive():
+            seq += 1
+            pending = [record(f"image:{key}", seq, value=VALUES[key]) for key in range(40)]
+            while pending:
+                outcomes = writer.append(pending)
+                returned.set()
+                sent = [isinstance(outcome, Position) for outcome in outcomes]
+                pending = [r for r, there in zip(pending, sent, strict=True) if not there]
+                acknowledged += sum(sent)
+                unsent += len(pending)
+    harming.join()
+    assert unsent > 0
+    with closing(log.reader(from_start)) as reader:
+        found = by_key(read_until(reader, acknowledged))
+    firsts = {key: list(dict.fromkeys(ids)) for key, ids in found.items()}
+    assert firsts == {
+        f"image:{key}": [f"image:{key}/{number}" for number in range(1, seq + 1)]
+        for key in range(40)
+    }
+
+
+# A few batches a partition: an append is caught in the middle.
+VALUES = [os.urandom(90_000) for _ in range(40)]
+
+
+def read_until(reader: LogReader, count: int) -> list[LogRecord]:
+    """Reads past what a broker that has just come back does not answer."""
+    found: list[LogRecord] = []
+    for _ in range(60):
+        with suppress(Unreachable):
+            found.extend(reader.poll(records_max=1_000, timeout_s=2))
+        if len(found) >= count:
+            return found
+    pytest.fail(f"{len(found)} of {count} records")
