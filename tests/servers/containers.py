@@ -115,6 +115,12 @@ class ContainerServer:
     def stop(self) -> None:
         self._container.get_wrapped_container().stop(timeout=30)
 
+    def terminate(self, timeout_s: int) -> int:
+        """SIGTERM, after the time SIGKILL; the exit status."""
+        container = self._container.get_wrapped_container()
+        container.stop(timeout=timeout_s)
+        return int(container.wait()["StatusCode"])
+
     def kill(self) -> None:
         container = self._container.get_wrapped_container()
         container.kill()
