@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from ..glance.config import Extra
-from ..glance.conftest import GATE, PLUGIN, NewGlance
 from ..glance.conftest import (  # noqa: F401 (fixtures)
+    GATE,
+    PLUGIN,
+    NewGlance,
     empty_database,
     glance_environment,
     new_glance,
