@@ -14,7 +14,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from .interface import Broker, Postgres
-from .process import HOST, accepts_connections, free_port, wait_until
+from .process import accepts_connections, free_port, wait_until
 
 TOPIC = "metaledger-test-servers"
 
@@ -104,18 +104,24 @@ def test_the_registry_gives_back_a_schema(registry_url: str) -> None:
         assert json.loads(json.load(answer)["schema"]) == schema
 
 
+PARENT = """
+import os, signal, sys
+from pathlib import Path
+root, folder, port = sys.argv[1:]
+sys.path.insert(0, root)
+from tests.servers.process import HOST, LocalServer, accepts_connections
+command = [sys.executable, "-m", "http.server", "--bind", HOST, port]
+server = LocalServer(
+    command, folder=Path(folder), answers=lambda: accepts_connections(int(port))
+)
+server.start()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     port = free_port()
-    script = tmp_path / "parent.py"
-    script.write_text(
-        f"import os, signal, sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
-        "from tests.servers.process import LocalServer, accepts_connections, new_folder\n"
-        f"command = [sys.executable, '-m', 'http.server', '--bind', '{HOST}', '{port}']\n"
-        "server = LocalServer(command, folder=new_folder('orphan'),\n"
-        f"    answers=lambda: accepts_connections({port}))\n"
-        "server.start()\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    ended = subprocess.run([sys.executable, script], check=False)
+    root = Path(__file__).parents[2]
+    ended = subprocess.run([sys.executable, "-c", PARENT, root, tmp_path, str(port)], check=False)
     assert ended.returncode == -signal.SIGKILL
     assert wait_until(lambda: not accepts_connections(port), alive=lambda: True, timeout_s=10)
