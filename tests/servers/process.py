@@ -70,7 +70,7 @@ class LocalServer:
         *,
         folder: Path,
         answers: Callable[[], bool],
-        start_timeout_s: float = 60,
+        start_timeout_s: float = 120,
         stop_signal: signal.Signals = signal.SIGTERM,
         user: pwd.struct_passwd | None = None,
     ) -> None:
