@@ -27,7 +27,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from metaledger.producers.glance.filter import PATCH
-from metaledger.producers.glance.rows import Intent
+from metaledger.producers.glance.rows import Intent, Known
 
 # Module-level functions of Glance that write and take the request's context first.
 _CONTEXT_FIRST = (
@@ -111,7 +111,7 @@ def _intent(given: Mapping[str, Any]) -> Intent | None:
         purge=purge,
         sent=dict(properties),
         exempt=frozenset(given.get("atomic_props") or ()),
-        known={row.name: row.value for row in image.properties if not row.deleted},
+        known={row.name: Known(row.value, live=not row.deleted) for row in image.properties},
         seen=saving.seen if saving is not None and mine and purge else None,
         removed=patch.removed if patch is not None and patched and purge else None,
     )

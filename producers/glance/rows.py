@@ -13,13 +13,16 @@ Rules, from EVENTS.md:
 
 What Glance really does with a set of properties is narrower than "replace all", because it compares
 with its own read, which is older than the counter's lock (`_set_properties_for_image`): it spares
-live rows that it had not read, and does not write a value that it had read as it is. `_meant` says
-so with `exempt`, so that a fold computes what the database holds.
+live rows that it had not read as live, does not write a value that it had read as it is, and does
+not bring back a row that it had read as live. `_meant` says so, so that a fold computes what the
+database holds. One case in some hundred racing PATCHes on PostgreSQL is left to `after`, and to
+`semantics_divergence`: a row that Glance had read as deleted comes back with a value that another
+request gave it meanwhile, and that nobody sent.
 
 Times, ids and the request's context are arguments.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -81,19 +84,27 @@ class ImageState:
         return self.deleted or self.status in _GONE
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A property's row as Glance had read it, live or marked as deleted."""
+
+    value: str | None
+    live: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
     """What the service was told to do with an image's properties in this transaction.
 
-    `sent` is the set that it was given, `exempt` the keys that it leaves alone, `known` the live
-    properties as it had read them itself. `seen`: the keys that the caller had read before it made
+    `sent` is the set that it was given, `exempt` the keys that it leaves alone, `known` the rows
+    as it had read them itself. `seen`: the keys that the caller had read before it made
     its set, None where nobody knows. `removed`: the keys that the caller asked to remove, likewise.
     """
 
     purge: bool
     sent: Properties
     exempt: frozenset[str] = frozenset()
-    known: Properties = field(default_factory=dict)
+    known: Mapping[str, Known] = field(default_factory=dict)
     seen: frozenset[str] | None = None
     removed: frozenset[str] | None = None
 
@@ -259,20 +270,28 @@ def _meant(before: Properties, after: Properties, transition: Transition) -> Int
             fresh = {key: after[key] for key in after if before.get(key, _ABSENT) != after[key]}
             return Intent(purge=False, sent=fresh, removed=lost or None)
         return Intent(purge=True, sent=after)
-    unwritten = {
-        key
-        for key, value in intent.sent.items()
-        if key in intent.exempt
-        or (intent.known.get(key, _ABSENT) == value and before.get(key, _ABSENT) != value)
-    }
+    unwritten = {key for key in intent.sent if not _writes(intent, key, before)}
     sent = {key: value for key, value in intent.sent.items() if key not in unwritten}
     if not intent.purge:
         return Intent(purge=False, sent=sent, removed=intent.removed or lost or None)
-    unread = before.keys() - intent.known.keys() - sent.keys()
+    read = {key for key, row in intent.known.items() if row.live}
+    unread = before.keys() - read - sent.keys()
     spared = intent.exempt | unread | (unwritten & before.keys())
     return Intent(
         purge=True, sent=sent, exempt=frozenset(spared), seen=intent.seen, removed=intent.removed
     )
+
+
+def _writes(intent: Intent, key: str, before: Properties) -> bool:
+    """Whether Glance makes the key have the value that was sent, given what it had read."""
+    if key in intent.exempt:
+        return False
+    row = intent.known.get(key)
+    if row is None:
+        return True
+    if key not in before:
+        return not row.live
+    return row.value != intent.sent[key] or before[key] == intent.sent[key]
 
 
 def _no_change(properties: Properties) -> PropertyChange:

@@ -93,7 +93,8 @@ def _read(connection: Connection, image_ids: Sequence[str], reading: Reading) ->
             image_id=image_id,
             **values,
             location_count=locations[image_id],
-            tags=tuple(tags[image_id]),
+            # Two requests that race leave a tag in two live rows.
+            tags=tuple(dict.fromkeys(tags[image_id])),
             properties=properties[image_id],
         )
 

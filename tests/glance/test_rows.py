@@ -7,6 +7,7 @@ from typing import Any
 from metaledger.producers.glance.rows import (
     ImageState,
     Intent,
+    Known,
     Transition,
     events,
     reconciled,
@@ -19,6 +20,7 @@ from metaledger.schemas.image import (
     ImageRegistered,
     ImageUpdated,
     Mode,
+    Properties,
     PropertyChange,
     SnapshotUploaded,
 )
@@ -43,12 +45,16 @@ def one_update(before: ImageState, after: ImageState, **more: Any) -> ImageUpdat
     return event
 
 
+def known(properties: Properties) -> dict[str, Known]:
+    return {key: Known(value) for key, value in properties.items()}
+
+
 def with_properties(state: ImageState, **properties: str | None) -> ImageState:
     return replace(state, properties=properties)
 
 
 def test_equal_rows_are_no_event_whatever_was_meant() -> None:
-    intent = Intent(purge=True, sent=QUEUED.properties, known=QUEUED.properties)
+    intent = Intent(purge=True, sent=QUEUED.properties, known=known(QUEUED.properties))
     assert told(QUEUED, QUEUED, intent=intent) == []
     assert told(None, None) == []
 
@@ -79,7 +85,7 @@ def test_an_image_that_was_there_before_is_registered_with_its_data_and_the_rest
 
 
 def test_data_makes_an_image_active_and_what_is_left_follows() -> None:
-    intent = Intent(purge=True, sent=QUEUED.properties, known=QUEUED.properties)
+    intent = Intent(purge=True, sent=QUEUED.properties, known=known(QUEUED.properties))
     first, second = told(replace(QUEUED, status="saving"), ACTIVE, intent=intent)
     assert isinstance(first, ImageDataUploaded)
     assert (first.size, first.status, first.change.mode) == (4, "active", Mode.PURGE)
@@ -91,7 +97,7 @@ def test_data_makes_an_image_active_and_what_is_left_follows() -> None:
 
 def test_a_snapshot_is_known_by_what_its_upload_purges() -> None:
     before = with_properties(QUEUED, image_type="snapshot", instance_uuid="i-1")
-    intent = Intent(purge=True, sent={"x": "y"}, known=before.properties)
+    intent = Intent(purge=True, sent={"x": "y"}, known=known(before.properties))
     first, _ = told(before, with_properties(ACTIVE, x="y"), intent=intent)
     assert isinstance(first, SnapshotUploaded)
     assert first.instance_uuid == "i-1"
@@ -132,7 +138,7 @@ def test_a_purge_says_what_was_sent_seen_and_removed() -> None:
         purge=True,
         sent={"a": "9", "c": "3"},
         exempt=IMPORT_LOCK,
-        known=QUEUED.properties,
+        known=known(QUEUED.properties),
         seen=frozenset({"b", "a"}),
         removed=frozenset({"b"}),
     )
@@ -154,7 +160,7 @@ def test_a_purge_spares_the_exempt_keys_even_where_they_were_sent() -> None:
         purge=True,
         sent={"os_glance_import_task": "task-1", "a": "2"},
         exempt=IMPORT_LOCK,
-        known=before.properties,
+        known=known(before.properties),
     )
     after = with_properties(QUEUED, os_glance_import_task="task-2", a="2")
     change = one_update(before, after, intent=intent).change
@@ -164,7 +170,7 @@ def test_a_purge_spares_the_exempt_keys_even_where_they_were_sent() -> None:
 
 def test_a_purge_spares_what_glance_had_not_read() -> None:
     before = with_properties(QUEUED, a="1", late="x")
-    intent = Intent(purge=True, sent={"a": "2"}, known={"a": "1"})
+    intent = Intent(purge=True, sent={"a": "2"}, known=known({"a": "1"}))
     after = with_properties(QUEUED, a="2", late="x")
     change = one_update(before, after, intent=intent).change
     assert change.exempt == ("late",)
@@ -174,7 +180,7 @@ def test_a_purge_spares_what_glance_had_not_read() -> None:
 def test_a_value_that_glance_had_read_as_it_is_was_not_written() -> None:
     before = with_properties(QUEUED, a="changed meanwhile")
     intent = Intent(
-        purge=True, sent={"a": "1", "gone": "x", "n": "1"}, known={"a": "1", "gone": "x"}
+        purge=True, sent={"a": "1", "gone": "x", "n": "1"}, known=known({"a": "1", "gone": "x"})
     )
     after = with_properties(QUEUED, a="changed meanwhile", n="1")
     change = one_update(before, after, intent=intent).change
@@ -182,8 +188,25 @@ def test_a_value_that_glance_had_read_as_it_is_was_not_written() -> None:
     assert folded(change, before.properties) == after.properties
 
 
+def test_a_row_that_glance_had_read_as_live_is_not_brought_back() -> None:
+    intent = Intent(purge=True, sent={"a": "2", "n": "1"}, known=known({"a": "1"}))
+    before, after = with_properties(QUEUED), with_properties(QUEUED, n="1")
+    change = one_update(before, after, intent=intent).change
+    assert change.set == {"n": "1"}
+    assert folded(change, before.properties) == after.properties
+
+
+def test_a_row_that_glance_had_read_as_deleted_is_brought_back_and_not_purged() -> None:
+    rows = {"a": Known("1", live=False), "b": Known("1", live=False)}
+    intent = Intent(purge=True, sent={"a": "1"}, known=rows)
+    before, after = with_properties(QUEUED, b="2"), with_properties(QUEUED, a="1", b="2")
+    change = one_update(before, after, intent=intent).change
+    assert (change.set, tuple(change.exempt)) == ({"a": "1"}, ("b",))
+    assert folded(change, before.properties) == after.properties
+
+
 def test_a_merge_names_what_it_sets() -> None:
-    intent = Intent(purge=False, sent={"a": "9"}, known=QUEUED.properties)
+    intent = Intent(purge=False, sent={"a": "9"}, known=known(QUEUED.properties))
     change = one_update(QUEUED, with_properties(QUEUED, a="9", b="2"), intent=intent).change
     assert (change.mode, change.set, change.removed, change.seen) == (
         Mode.MERGE,
