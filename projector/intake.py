@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, get_args, get_type_hints
+from typing import get_args, get_type_hints
 
 import msgspec
 
@@ -117,14 +117,18 @@ def read(codec: Codec, record: LogRecord) -> Read:
         event = codec.decode(record.value, record.sha256)
     except ContractError as error:
         return unread(record, Reason.UNDECODABLE, str(error))
-    data = _json(event)
-    wrong = _wrong(event, key, data)
-    if wrong is not None:
+    if event.meta.aggregate != key:
+        wrong = f"the record's key is not the aggregate of its {event.type}"
         return unread(record, Reason.UNDECODABLE, wrong)
     meta = event.meta
     number = StreamNumber(stream_id=meta.stream_id, epoch=meta.epoch, stream_seq=meta.stream_seq)
     return Read(
-        record=record, key=key, event_id=meta.event_id, number=number, event=event, data=data
+        record=record,
+        key=key,
+        event_id=meta.event_id,
+        number=number,
+        event=event,
+        data=_json(event),
     )
 
 
@@ -189,38 +193,6 @@ def _json(event: Event) -> bytes:
     """The event's data as JSON: msgspec's is that of the JSON form but for the text of times."""
     data = plain(event.data) if type(event.data) in _TIMED else event.data
     return msgspec.json.encode(data)
-
-
-def _wrong(event: Event, key: str, data: bytes) -> str | None:
-    """What the schema cannot say: names that agree, and text that a database can hold."""
-    meta = event.meta
-    if meta.aggregate != key or event.data.aggregate not in (None, key):
-        return f"the record's key is not the aggregate of its {event.type}"
-    if _usable(meta.event_id) is None or _usable(meta.stream_id) is None:
-        return f"the {event.type} has no id or stream that can be used"
-    rest = (
-        meta.service,
-        meta.host,
-        meta.deployment_id,
-        meta.request_id,
-        meta.global_request_id,
-        meta.user_id,
-        meta.project_id,
-        meta.causation_id,
-    )
-    if any(text and "\0" in text for text in rest):
-        return f"the {event.type} has a NUL in its meta"
-    if b"\\u0000" in data and _has_nul(msgspec.json.decode(data)):
-        return f"the {event.type} has a NUL in its data"
-    return None
-
-
-def _has_nul(value: Any) -> bool:  # noqa: ANN401 (JSON)
-    if isinstance(value, dict):
-        return any(_has_nul(key) or _has_nul(item) for key, item in value.items())
-    if isinstance(value, list):
-        return any(_has_nul(item) for item in value)
-    return isinstance(value, str) and "\0" in value
 
 
 def _usable(name: str | None) -> str | None:

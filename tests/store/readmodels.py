@@ -74,3 +74,23 @@ def dump(url: str) -> Dump:
     with engine_of(url) as engine:
         tables = (*TABLES, ledger_events, quarantined_bytes)
         return {table.name: rows(engine, table) for table in tables}
+
+
+@contextmanager
+def kept_open(url: str) -> Iterator[None]:
+    """Makes the read model, and keeps a connection: SQLite syncs whenever the last one closes."""
+    with store_of(url), engine_of(url) as engine, engine.connect():
+        yield
+
+
+def empty(url: str) -> None:
+    """The read model as it was when it was made."""
+    with engine_of(url) as engine, engine.begin() as connection:
+        on_sqlite = engine.dialect.name == "sqlite"
+        shared, own = ("", "") if on_sqlite else ("metaledger.", "ml_g1.")
+        for table in (*TABLES, ledger_events, quarantined_bytes):
+            place = shared if table.schema else own
+            connection.exec_driver_sql(f"DELETE FROM {place}{table.name}")
+        connection.exec_driver_sql(
+            f"UPDATE {shared}read_model SET topic_id = NULL, partitions = NULL"
+        )

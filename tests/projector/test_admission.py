@@ -1,0 +1,579 @@
+"""What is admitted, what waits and what is put aside, on a real log and both databases."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from metaledger.projector.intake import Rules
+from metaledger.projector.project import Settings
+from metaledger.projector.quarantine import accept_gap, release, skip
+from metaledger.schemas.errors import TooMuchPoison, UnknownSchema, UsageError
+from metaledger.schemas.events import Event, EventData, StreamNumber
+from metaledger.schemas.identity import derived_id
+from metaledger.schemas.image import Mode
+from metaledger.schemas.ledger import GapAccepted, RecordSkipped, SourceProgressed
+from metaledger.schemas.log import NewRecord, Position
+
+from ..store.readmodels import (
+    Dump,
+    Place,
+    dump,
+    engine_of,
+    store_of,
+)
+from .ledgers import (
+    AT,
+    CODEC,
+    CONTEXT,
+    RECORDED_AT,
+    Hooked,
+    Ledger,
+    damaged,
+    event,
+    garbage,
+    record,
+    registered,
+    updated,
+)
+
+
+def with_nul(of: Event) -> NewRecord:
+    """What the encoder refuses to write: `nul?` with a NUL."""
+    return garbage(of, CODEC.encode(of).value.replace(b"nul?", b"nul\0"))
+
+
+RULES = Rules(topic_id="the-log")
+# An unknown fingerprint: the schema of a build to come.
+OF_TOMORROW = b"\xc3\x01" + b"tomorrow"
+
+
+def values(found: Dump, key: str = "k") -> list[str]:
+    """The values that a property had, one after the other."""
+    history = [row for row in found["image_property_history"] if row["key"] == key]
+    return [row["value"] for row in sorted(history, key=lambda row: row["version"])]
+
+
+def kinds(found: Dump) -> list[str]:
+    return sorted(row["kind"] for row in found["anomalies"])
+
+
+def offsets(found: Dump, table: str) -> list[int]:
+    return [row["log_offset"] for row in found[table]]
+
+
+def parked(found: Dump) -> dict[str, str | None]:
+    return {row["aggregate"]: row["parked_reason"] for row in found["aggregate_states"]}
+
+
+def decision(data: EventData, seq: int = 1, aggregate: str = "image:a") -> Any:
+    return event(data, seq, stream="operator", aggregate=aggregate)
+
+
+def skipped(position: Position, seq: int = 1, **more: str) -> Any:
+    data = RecordSkipped(
+        topic_id="the-log",
+        log_partition=position.partition,
+        log_offset=position.offset,
+        reason="hopeless",
+    )
+    return decision(data, seq, **more)
+
+
+def accepted(from_seq: int, to_seq: int, seq: int = 1, **more: str) -> Any:
+    data = GapAccepted(
+        gap_stream_id="glance-1", gap_epoch=1, from_seq=from_seq, to_seq=to_seq, reason="gone"
+    )
+    return decision(data, seq, **more)
+
+
+def test_a_record_delivered_twice_changes_nothing(place: Place, ledger: Ledger) -> None:
+    once, twice = place(), place()
+    ledger.append(event(registered(k="1"), 1), event(updated(k="2"), 2))
+    ledger.project(once)
+    ledger.append(event(registered(k="1"), 1), event(updated(k="2"), 2))
+    ledger.project(once)
+    ledger.project(twice)
+    found = dump(once)
+    assert found == dump(twice)
+    assert offsets(found, "ledger_events") == [0, 1]
+    assert values(found) == ["1", "2"]
+    assert not found["anomalies"]
+    assert not found["quarantine"]
+
+
+def test_a_repeat_under_a_new_number_counts_as_that_number(url: str, ledger: Ledger) -> None:
+    first = event(registered(k="1"), 1)
+    again = event(registered(k="1"), 2, event_id=first.meta.event_id, at=first.meta.occurred_at)
+    ledger.append(first, again, event(updated(k="3"), 3))
+    ledger.project(url)
+    found = dump(url)
+    assert offsets(found, "ledger_events") == [0, 2]
+    assert parked(found) == {"image:a": None}
+
+
+def test_a_gap_parks_its_aggregate_and_no_other(url: str, ledger: Ledger) -> None:
+    ledger.append(
+        event(registered(k="1"), 1),
+        event(updated(k="3"), 3),
+        event(updated(k="x"), 1, stream="other"),
+        event(registered("b"), 1),
+    )
+    ledger.project(url)
+    found = dump(url)
+    assert offsets(found, "ledger_events") == [0, 3]
+    assert offsets(found, "parked_events") == [1, 2]
+    assert parked(found) == {"image:a": "gap", "image:b": None}
+    assert kinds(found) == ["aggregate_gap"]
+    details = found["anomalies"][0]["details"]
+    assert (details["expected_seq"], details["got_seq"]) == (2, 3)
+
+
+def test_the_missing_number_frees_what_waits_in_the_logs_order(url: str, ledger: Ledger) -> None:
+    ledger.append(
+        event(registered(k="1"), 1),
+        event(updated(k="4"), 4),
+        event(updated(k="other"), 1, stream="other"),
+        event(updated(k="2"), 2),
+    )
+    ledger.project(url)
+    found = dump(url)
+    assert values(found) == ["1", "2"]
+    assert parked(found) == {"image:a": "gap"}
+    ledger.append(event(updated(k="3"), 3), event(updated(k="5"), 5))
+    ledger.project(url)
+    found = dump(url)
+    assert values(found) == ["1", "2", "3", "4", "other", "5"]
+    assert parked(found) == {"image:a": None}
+    assert not found["parked_events"]
+    assert kinds(found) == ["aggregate_gap"]
+
+
+def test_two_gaps_behind_each_other_are_both_told(url: str, ledger: Ledger) -> None:
+    numbers = [1, 3, 5, 2, 4]
+    ledger.append(event(registered(k="1"), 1))
+    ledger.append(*(event(updated(k=str(number)), number) for number in numbers[1:]))
+    ledger.project(url)
+    found = dump(url)
+    assert values(found) == ["1", "2", "3", "4", "5"]
+    assert kinds(found) == ["aggregate_gap"] * 2
+
+
+def test_a_known_number_with_another_event_is_quarantined(url: str, ledger: Ledger) -> None:
+    other = event(updated(k="restored"), 2, event_id=derived_id("test", "another"))
+    ledger.append(event(registered(k="1"), 1), event(updated(k="2"), 2), other)
+    ledger.append(event(updated(k="3"), 3), other)
+    ledger.project(url)
+    found = dump(url)
+    assert kinds(found) == ["sequence_conflict"]
+    assert values(found) == ["1", "2", "3"]
+    assert offsets(found, "quarantined_bytes") == [2]
+    assert [row["reason"] for row in found["quarantine"]] == ["sequence_conflict"]
+    assert parked(found) == {"image:a": None}
+
+
+@pytest.mark.parametrize("seq", [1, 2])
+def test_a_known_id_with_another_content_is_quarantined(url: str, ledger: Ledger, seq: int) -> None:
+    first = event(registered(k="1"), 1)
+    other = event(registered(k="2"), seq, event_id=first.meta.event_id, at=first.meta.occurred_at)
+    ledger.append(first, other, event(updated(k="3"), seq + 1))
+    ledger.project(url)
+    found = dump(url)
+    assert kinds(found) == ["event_id_conflict"]
+    assert offsets(found, "quarantine") == [1]
+    assert values(found) == ["1", "3"]
+
+
+def test_a_known_id_at_another_time_is_a_conflict(url: str, ledger: Ledger) -> None:
+    first = event(registered(k="1"), 1)
+    ledger.append(first, event(registered(k="1"), 1, at=AT + timedelta(hours=1)))
+    ledger.project(url)
+    assert kinds(dump(url)) == ["event_id_conflict"]
+
+
+def test_another_deployments_event_is_quarantined_alone(url: str, ledger: Ledger) -> None:
+    ledger.append(
+        event(registered(k="1"), 1),
+        event(updated(k="2"), 7, deployment_id="elsewhere"),
+        event(updated(k="2"), 2),
+    )
+    ledger.project(url)
+    found = dump(url)
+    assert [row["reason"] for row in found["quarantine"]] == ["foreign_deployment"]
+    assert values(found) == ["1", "2"]
+
+
+def test_a_time_after_its_append_is_replaced_and_kept_raw(url: str, ledger: Ledger) -> None:
+    late = RECORDED_AT + timedelta(seconds=61)
+    ledger.append(event(registered(k="1"), 1, at=late))
+    ledger.append(event(registered("b"), 1, at=RECORDED_AT + timedelta(seconds=60)))
+    ledger.project(url)
+    found = dump(url)
+    assert found["ledger_events"][0]["occurred_at"] == late
+    assert found["ledger_events"][0]["valid_at"] == RECORDED_AT
+    assert found["image_property_history"][0]["valid_from"] == RECORDED_AT
+    assert kinds(found) == ["clock_skew"]
+
+
+def test_valid_time_never_goes_back_within_an_aggregate(url: str, ledger: Ledger) -> None:
+    ledger.append(event(registered(k="1"), 1, at=AT))
+    ledger.project(url)
+    ledger.append(event(updated(k="2"), 2, at=AT - timedelta(hours=1)))
+    ledger.append(event(registered("b", k="1"), 1, at=AT - timedelta(hours=1)))
+    ledger.project(url)
+    valid = [row["valid_at"] for row in dump(url)["ledger_events"]]
+    assert valid == [AT, AT, AT - timedelta(hours=1)]
+
+
+def test_what_a_process_missed_is_told(url: str, ledger: Ledger) -> None:
+    ledger.append(event(registered(), 1, missed=3))
+    ledger.project(url)
+    found = dump(url)
+    assert [(row["kind"], row["details"]) for row in found["anomalies"]] == [
+        ("changes_missed", {"missed": 3})
+    ]
+
+
+def test_a_sources_report_is_its_row(url: str, ledger: Ledger) -> None:
+    reports = [
+        SourceProgressed(rows_waiting=waiting, rows_max=10, unrecorded_aggregates=0)
+        for waiting in (5, 2)
+    ]
+    ledger.append(
+        *(
+            event(report, seq, aggregate="stream:glance-1/3")
+            for seq, report in enumerate(reports, 1)
+        )
+    )
+    ledger.project(url)
+    (row,) = dump(url)["streams"]
+    assert (row["stream_id"], row["log_partition"], row["rows_waiting"]) == ("glance-1", 3, 2)
+    assert row["reported_at"] == AT + timedelta(minutes=2)
+
+
+@pytest.mark.parametrize("spoil", [damaged, garbage])
+def test_poison_is_kept_with_its_bytes_and_parks_its_aggregate(
+    url: str, ledger: Ledger, spoil: Any
+) -> None:
+    bad = spoil(event(updated(k="2"), 2))
+    ledger.append(event(registered(k="1"), 1), bad, event(updated(k="3"), 3))
+    ledger.append(event(registered("b", k="1"), 1))
+    ledger.project(url)
+    found = dump(url)
+    (row,) = found["quarantine"]
+    assert (row["aggregate_id"], row["stream_seq"], row["parks"]) == ("a", 2, True)
+    assert row["error"]
+    assert [row["value"] for row in found["quarantined_bytes"]] == [bad.value]
+    assert offsets(found, "ledger_events") == [0, 3]
+    assert offsets(found, "parked_events") == [2]
+    assert parked(found) == {"image:a": "poison", "image:b": None}
+
+
+def test_poison_delivered_twice_is_one_poison(url: str, ledger: Ledger) -> None:
+    bad = damaged(event(updated(k="2"), 2))
+    positions = ledger.append(event(registered(k="1"), 1), bad, bad)
+    ledger.append(skipped(positions[1]), event(updated(k="3"), 3))
+    ledger.project(url)
+    found = dump(url)
+    assert offsets(found, "quarantine") == [1]
+    assert values(found) == ["1", "3"]
+    assert parked(found) == {"image:a": None}
+
+
+def test_an_event_without_a_meaning_is_poison(url: str, ledger: Ledger) -> None:
+    unknown = updated(k="2")
+    unknown = replace(unknown, change=replace(unknown.change, mode=Mode.UNKNOWN))
+    ledger.append(event(registered(k="1"), 1), event(unknown, 2))
+    ledger.project(url)
+    found = dump(url)
+    assert [row["reason"] for row in found["quarantine"]] == ["unfoldable"]
+    assert parked(found) == {"image:a": "poison"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        replace(record(event(registered("b"), 1)), key="image:a"),
+        with_nul(event(registered(k="nul?"), 1)),
+        record(
+            event(
+                SourceProgressed(rows_waiting=1, rows_max=1, unrecorded_aggregates=0),
+                1,
+                aggregate="image:a",
+            )
+        ),
+    ],
+)
+def test_what_no_database_can_hold_or_nobody_means_is_poison(
+    url: str, ledger: Ledger, wrong: Any
+) -> None:
+    number = StreamNumber(stream_id="s", epoch=1, stream_seq=1)
+    ledger.append(replace(wrong, event_id="named", number=number), event(registered("c"), 1))
+    ledger.project(url)
+    found = dump(url)
+    assert offsets(found, "quarantine") == [0]
+    assert offsets(found, "ledger_events") == [1]
+    assert parked(found)["image:a"] == "poison"
+
+
+def test_text_that_only_looks_like_a_nul_is_no_poison(url: str, ledger: Ledger) -> None:
+    ledger.append(event(registered(k="\\u0000"), 1))
+    ledger.project(url)
+    assert values(dump(url)) == ["\\u0000"]
+
+
+@pytest.mark.parametrize(
+    "key", [None, "no-kind", "image:", ":a", "image:nul\0", "image:" + "a" * 999]
+)
+def test_a_record_without_a_usable_key_is_quarantined_alone(
+    url: str, ledger: Ledger, key: str | None
+) -> None:
+    ledger.append(event(registered(k="1"), 1), event(updated(k="2"), 2))
+    log = Hooked(
+        ledger.log,
+        hook=lambda records: [
+            replace(found, key=key) if found.position.offset == 0 else found for found in records
+        ],
+    )
+    ledger.project(url, log=log)
+    found = dump(url)
+    (row,) = found["quarantine"]
+    assert (row["reason"], row["aggregate_id"], row["parks"]) == ("no_key", None, False)
+    assert parked(found) == {"image:a": "gap"}
+
+
+def test_hostile_words_beside_the_value_do_no_harm(url: str, ledger: Ledger) -> None:
+    ledger.append(event(registered(k="1"), 1), garbage(event(updated(k="2"), 2)))
+    number = StreamNumber(stream_id="nul\0", epoch=2**40, stream_seq=2**80)
+    log = Hooked(
+        ledger.log,
+        hook=lambda records: [replace(found, event_id="nul\0", number=number) for found in records],
+    )
+    ledger.project(url, log=log)
+    (row,) = dump(url)["quarantine"]
+    assert (row["event_id"], row["stream_seq"]) == (None, None)
+
+
+def test_a_schema_of_tomorrow_stops_the_projector_and_parks_nothing(
+    url: str, ledger: Ledger
+) -> None:
+    ledger.append(event(registered(k="1"), 1))
+    ledger.append(garbage(event(updated(k="2"), 2), OF_TOMORROW), event(updated(k="3"), 3))
+    with pytest.raises(UnknownSchema, match="upgrade"):
+        ledger.project(url)
+    found = dump(url)
+    assert offsets(found, "ledger_events") == [0]
+    assert not found["quarantine"]
+    assert [row["next_offset"] for row in found["checkpoints"]] == [1]
+
+
+def test_too_much_poison_stops_the_projector_and_parks_nothing(url: str, ledger: Ledger) -> None:
+    bad = [damaged(event(registered(str(number)), 1)) for number in range(11)]
+    good = [event(registered(f"good-{number}"), 1) for number in range(9)]
+    ledger.append(*good, *bad)
+    with pytest.raises(TooMuchPoison):
+        ledger.project(url, Settings())
+    found = dump(url)
+    assert not found["quarantine"]
+    assert not found["ledger_events"]
+    ledger.project(url, Settings(poison_share_max=0.6))
+    assert len(dump(url)["quarantine"]) == len(bad)
+
+
+def test_a_wrong_deployment_stops_the_projector(url: str, ledger: Ledger) -> None:
+    ledger.append(*(event(registered(str(number)), 1) for number in range(20)))
+    with pytest.raises(TooMuchPoison, match="deployment_id"):
+        ledger.project(url, Settings(deployment_id="elsewhere"))
+
+
+def test_what_this_build_can_read_is_released_in_order(place: Place, ledger: Ledger) -> None:
+    url, anew = place(), place()
+    ledger.append(event(registered(k="1"), 1), event(updated(k="2"), 2), event(updated(k="3"), 3))
+    # The old build could not read the second.
+    broken = Hooked(
+        ledger.log,
+        hook=lambda records: [
+            replace(found, value=b"\xc3\x01") if found.position.offset == 1 else found
+            for found in records
+        ],
+    )
+    ledger.project(url, log=broken)
+    found = dump(url)
+    assert offsets(found, "quarantine") == [1]
+    with store_of(url) as store:
+        still = release(store, CODEC, RULES, "image:a")
+        assert not still.is_free
+    assert dump(url) == found
+    whole = ledger.log.read(1, records_max=1)[0].value
+    _mend(url, whole)
+    with store_of(url) as store:
+        assert release(store, CODEC, RULES, "image:a").is_free
+        with pytest.raises(UsageError, match="not parked"):
+            release(store, CODEC, RULES, "image:a")
+    ledger.project(anew)
+    assert dump(url) == dump(anew)
+
+
+def _mend(url: str, value: bytes) -> None:
+    """Puts the whole bytes where the damaged ones were kept, as if this build could read them."""
+    with engine_of(url) as engine, engine.begin() as connection:
+        connection.execute(
+            text("UPDATE quarantined_bytes SET value = :value WHERE log_offset = 1"),
+            {"value": value},
+        )
+
+
+def test_a_release_stops_at_its_bound_and_goes_on(place: Place, ledger: Ledger) -> None:
+    url, anew = place(), place()
+    ledger.append(event(registered(k="1"), 1))
+    ledger.append(*(event(updated(k=str(number)), number) for number in range(2, 9)))
+    broken = Hooked(
+        ledger.log,
+        hook=lambda records: [
+            replace(found, value=b"\xc3\x01") if found.position.offset == 1 else found
+            for found in records
+        ],
+    )
+    ledger.project(url, log=broken)
+    _mend(url, ledger.log.read(1, records_max=1)[0].value)
+    with store_of(url) as store:
+        calls = []
+
+        class Killed(BaseException):
+            pass
+
+        transaction = store.transaction
+
+        def killed_at_the_third() -> Any:
+            calls.append(1)
+            if len(calls) == 3:
+                raise Killed
+            return transaction()
+
+        store.transaction = killed_at_the_third  # type: ignore[method-assign]
+        with pytest.raises(Killed):
+            release(store, CODEC, RULES, "image:a", records_max=2)
+    found = dump(url)
+    assert parked(found) == {"image:a": "release"}
+    assert values(found) == ["1", "2", "3", "4", "5"]
+    ledger.append(event(updated(k="9"), 9))
+    ledger.project(url)
+    assert values(dump(url)) == ["1", "2", "3", "4", "5"]
+    with store_of(url) as store:
+        assert release(store, CODEC, RULES, "image:a", records_max=2).turns == 4
+    ledger.project(anew)
+    assert dump(url) == dump(anew)
+
+
+def test_a_skipped_record_frees_what_waits_behind_it(place: Place, ledger: Ledger) -> None:
+    url, anew = place(), place()
+    ledger.append(event(registered(k="1"), 1), damaged(event(updated(k="2"), 2)))
+    ledger.append(event(updated(k="3"), 3))
+    ledger.project(url)
+    with store_of(url) as store:
+        draft = skip(store, Position(0, 1), reason="hopeless", context=CONTEXT)
+    assert draft.aggregate == "image:a"
+    ledger.append(decision(draft.data))
+    ledger.project(url)
+    found = dump(url)
+    assert values(found) == ["1", "3"]
+    assert parked(found) == {"image:a": None}
+    assert found["quarantine"][0]["skipped_by_event"]
+    with store_of(url) as store, pytest.raises(UsageError, match="was skipped"):
+        skip(store, Position(0, 1), reason="again", context=CONTEXT)
+    ledger.project(anew)
+    assert dump(anew) == found
+
+
+def test_an_accepted_gap_frees_what_waits_behind_it(place: Place, ledger: Ledger) -> None:
+    url, anew = place(), place()
+    ledger.append(event(registered(k="1"), 1), event(updated(k="4"), 4))
+    ledger.append(event(updated(k="6"), 6))
+    ledger.project(url)
+    with store_of(url) as store:
+        draft = accept_gap(store, "image:a", reason="gone", context=CONTEXT)
+    assert isinstance(draft.data, GapAccepted)
+    assert (draft.data.from_seq, draft.data.to_seq) == (2, 3)
+    ledger.append(decision(draft.data))
+    ledger.project(url)
+    found = dump(url)
+    assert values(found) == ["1", "4"]
+    assert parked(found) == {"image:a": "gap"}
+    assert kinds(found) == ["aggregate_gap"] * 2
+    ledger.append(accepted(5, 5, seq=2), event(updated(k="7"), 7))
+    ledger.project(url)
+    assert values(dump(url)) == ["1", "4", "6", "7"]
+    ledger.project(anew)
+    assert dump(anew) == dump(url)
+
+
+def test_a_number_that_comes_after_its_gap_was_accepted_is_kept(url: str, ledger: Ledger) -> None:
+    ledger.append(event(registered(k="1"), 1), event(updated(k="3"), 3), accepted(2, 2))
+    ledger.append(event(updated(k="2"), 2))
+    ledger.project(url)
+    found = dump(url)
+    assert values(found) == ["1", "3"]
+    assert [row["reason"] for row in found["quarantine"]] == ["sequence_conflict"]
+
+
+def test_decisions_about_what_is_not_there_change_nothing(url: str, ledger: Ledger) -> None:
+    ledger.append(
+        event(registered(k="1"), 1),
+        accepted(7, 9),
+        skipped(Position(0, 0), 2),
+        replace(record(skipped(Position(0, 99), 3))),
+        event(updated(k="2"), 2),
+    )
+    ledger.project(url)
+    found = dump(url)
+    assert values(found) == ["1", "2"]
+    assert parked(found) == {"image:a": None}
+    assert len(found["ledger_events"]) == 5
+
+
+def test_a_decision_about_another_log_changes_nothing(url: str, ledger: Ledger) -> None:
+    positions = ledger.append(event(registered(), 1), damaged(event(updated(k="2"), 2)))
+    data = RecordSkipped(
+        topic_id="another", log_partition=0, log_offset=positions[1].offset, reason="r"
+    )
+    ledger.append(decision(data))
+    ledger.project(url)
+    assert parked(dump(url)) == {"image:a": "poison"}
+
+
+def test_a_sound_copy_counts_in_the_place_of_skipped_poison(url: str, ledger: Ledger) -> None:
+    whole = event(updated(k="2"), 2)
+    positions = ledger.append(event(registered(k="1"), 1), damaged(whole), whole)
+    ledger.append(event(updated(k="3"), 3), skipped(positions[1]))
+    ledger.project(url)
+    found = dump(url)
+    assert values(found) == ["1", "2", "3"]
+    assert parked(found) == {"image:a": None}
+
+
+def test_a_gap_that_poison_fills_is_freed_by_its_skip(url: str, ledger: Ledger) -> None:
+    positions = ledger.append(
+        event(registered(k="1"), 1), event(updated(k="3"), 3), damaged(event(updated(k="2"), 2))
+    )
+    ledger.project(url)
+    with store_of(url) as store, pytest.raises(UsageError, match="quarantine"):
+        accept_gap(store, "image:a", reason="gone", context=CONTEXT)
+    ledger.append(skipped(positions[2]))
+    ledger.project(url)
+    found = dump(url)
+    assert values(found) == ["1", "3"]
+    assert parked(found) == {"image:a": None}
+
+
+def test_only_a_gap_can_be_accepted(url: str, ledger: Ledger) -> None:
+    ledger.append(event(registered(), 1), damaged(event(updated(k="2"), 2)))
+    ledger.append(event(registered("b"), 1))
+    ledger.project(url)
+    with store_of(url) as store:
+        for aggregate in ("image:a", "image:b", "image:none"):
+            with pytest.raises(UsageError):
+                accept_gap(store, aggregate, reason="gone", context=CONTEXT)
+        with pytest.raises(UsageError):
+            skip(store, Position(0, 0), reason="not there", context=CONTEXT)
