@@ -63,6 +63,21 @@ def test_the_memory_asks_for_mending_before_the_database_knows(service: Service)
     assert not counters["image:b"].unrecorded
 
 
+def test_what_a_failed_writing_undid_is_told_with_the_event_after(service: Service) -> None:
+    service.drop_tables()
+    service.commit_change("a", "1")
+    service.install()
+    with (
+        service.engine.begin() as connection,
+        service.outbox.shield_commit(connection, ["image:b"]),
+    ):
+        service.outbox.record(connection, [draft("b")])
+        raise Own
+    service.commit_change("c", "1")
+    assert service.waiting()[-1].meta.missed == 2
+    assert {it.aggregate for it in service.status().unrecorded} == {"image:a", "image:b"}
+
+
 def test_what_a_rollback_undid_is_told_with_the_event_after(service: Service) -> None:
     service.drop_tables()
     service.commit_change("a", "1")
