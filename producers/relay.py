@@ -16,7 +16,8 @@ No broker's library is imported: the log comes as a LogWriter, made in this proc
 fork).
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from threading import Event as Flag
 
@@ -57,6 +58,21 @@ class Round:
     standby: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """How the outbox is, and what the relay did since its last report; told with each of them."""
+
+    sent: int
+    retries: int
+    rows_waiting: int
+    rows_max: int
+    oldest_row_age_s: float
+    unrecorded_aggregates: int
+
+
+OnReport = Callable[[Report], None]
+
+
 @dataclass(frozen=True, slots=True)
 class _Planned:
     """What a round is going to send, and where the aggregates stand."""
@@ -89,6 +105,8 @@ class Relay:
         self._partitions = partitions
         self._settings = settings or RelaySettings()
         self._clock = clock
+        # Who wants the numbers of each report beside the log sets this.
+        self.on_report: OnReport = lambda _report: None
         self._lease = Lease(owner, lease_s=self._settings.lease_s, clock=clock)
         self._renew_at: datetime | None = None
         self._progress_at: datetime | None = None
@@ -260,8 +278,7 @@ class Relay:
             self._outbox.record_beyond_limit(connection, drafts)
         self._progress_at = now
         age_s = 0.0 if totals.oldest_at is None else (now - totals.oldest_at).total_seconds()
-        _log.info(
-            "progress",
+        report = Report(
             sent=self._sent,
             retries=self._retries,
             rows_waiting=totals.rows_waiting,
@@ -269,6 +286,8 @@ class Relay:
             oldest_row_age_s=age_s,
             unrecorded_aggregates=totals.unrecorded_aggregates,
         )
+        _log.info("progress", **asdict(report))
+        self.on_report(report)
         self._sent, self._retries = 0, 0
         return True
 

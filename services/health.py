@@ -101,7 +101,7 @@ def of_parked(parked: Sequence[Row], quarantine: Sequence[Row], now: datetime) -
     yield from _rest(parked, "aggregates are parked")
 
 
-def of_outbox(outbox: OutboxStatus, rows_max: int, now: datetime) -> Iterator[Problem]:
+def of_outbox(outbox: OutboxStatus, now: datetime) -> Iterator[Problem]:
     """What the outbox itself tells, whether its relay works or not."""
     name = "the outbox"
     expires_at = outbox.lease_expires_at
@@ -114,7 +114,7 @@ def of_outbox(outbox: OutboxStatus, rows_max: int, now: datetime) -> Iterator[Pr
         yield Problem(f"{name}: its relay says: {outbox.last_error}", "metaledger doctor")
     if outbox.held_aggregates:
         yield Problem(f"{name}: {outbox.held_aggregates:,} aggregates are held", _OUTBOX)
-    yield from _of_outbox(name, outbox.rows_waiting, rows_max, outbox.unrecorded_aggregates)
+    yield from _of_outbox(name, outbox.rows_waiting, outbox.rows_max, outbox.unrecorded_aggregates)
 
 
 def _of_outbox(name: str, waiting: int, rows_max: int, unrecorded: int) -> Iterator[Problem]:

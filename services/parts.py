@@ -49,6 +49,7 @@ def producer_settings(settings: Settings) -> ProducerSettings:
         host=socket.gethostname(),
         deployment_id=settings.deployment_id,
         strict=True,
+        outbox_rows_max=settings.relay.outbox_rows_max,
         event_bytes_max=settings.event_bytes_max,
         schema_ids_file=settings.registry.schema_ids,
     )

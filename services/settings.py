@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from metaledger.producers.settings import RelaySettings
+from metaledger.producers.settings import OUTBOX_ROWS_MAX, RelaySettings
 from metaledger.projector.project import Settings as ProjectorSettings
 from metaledger.schemas.codec import EVENT_BYTES_MAX
 from metaledger.schemas.errors import UsageError
@@ -69,10 +69,16 @@ class RegistrySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelaySection(RelaySettings):
-    """What `metaledger relay` empties, and how: a database's outbox (its URL) or a spool's file."""
+    """What `metaledger relay` empties, and how: a database's outbox (its URL) or a spool's file.
+
+    `outbox_rows_max` is the limit that the service was given. `metrics_file` is written anew with
+    each report, in Prometheus' text format.
+    """
 
     outbox: str | None = field(default=None, repr=False)
     spool: Path | None = None
+    outbox_rows_max: int = OUTBOX_ROWS_MAX
+    metrics_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,7 @@ def status(shell: Shell, url: Url = None) -> int:
     """What waits in it, what is unrecorded or held, and how its relay is."""
     engine = _engine(shell, url)
     try:
-        found = asdict(administration.status(engine))
+        found = asdict(administration.status(engine, rows_max=shell.settings.relay.outbox_rows_max))
     finally:
         engine.dispose()
     lists = {name: found[name] for name in ("unrecorded", "held")}

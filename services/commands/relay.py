@@ -10,6 +10,7 @@ from metaledger.producers import administration
 from metaledger.producers.relay import Relay
 from metaledger.services import parts
 from metaledger.services.daemon import stop_on_signal
+from metaledger.services.metrics import metrics_file
 from metaledger.services.shell import DONE, Shell, add_command
 
 _log = structlog.get_logger()
@@ -17,10 +18,10 @@ _log = structlog.get_logger()
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    add_command(app, "relay", relay)
+    add_command(app, "relay", run_relay)
 
 
-def relay(
+def run_relay(
     shell: Shell,
     url: Annotated[
         str | None,
@@ -41,14 +42,17 @@ def relay(
         writer = log.writer()
         try:
             _log.info("relay.started", stream_id=found.stream_id, rows_waiting=found.rows_waiting)
-            Relay(
+            relay = Relay(
                 engine,
                 writer,
                 outbox,
                 partitions=log.partitions,
                 owner=parts.relay_owner(settings),
                 settings=settings.relay,
-            ).run(stop)
+            )
+            if settings.relay.metrics_file is not None:
+                relay.on_report = metrics_file(settings.relay.metrics_file, found.stream_id)
+            relay.run(stop)
             _log.info("relay.stopped")
         finally:
             writer.close()

@@ -15,7 +15,6 @@ from sqlalchemy import Connection
 
 from metaledger.producers import administration
 from metaledger.producers.administration import OutboxStatus
-from metaledger.producers.settings import OUTBOX_ROWS_MAX
 from metaledger.schemas.errors import MetaledgerError
 from metaledger.schemas.identity import system_clock
 from metaledger.services import health, parts, queries
@@ -112,7 +111,7 @@ def _read(connection: Connection) -> _Model:
 
 def _outbox(settings: Settings) -> OutboxStatus:
     with parts.relay_source(settings) as (engine, _):
-        return administration.status(engine)
+        return administration.status(engine, rows_max=settings.relay.outbox_rows_max)
 
 
 def _partitions(checkpoints: list[Row], ends: Mapping[int, int]) -> list[Partition]:
@@ -135,8 +134,7 @@ def _problems(seen: _Seen, now: datetime) -> list[Problem]:
         *health.of_parked(seen.parked, seen.quarantine, now),
     ]
     if seen.outbox is not None:
-        rows_max = max((row["rows_max"] for row in seen.streams), default=OUTBOX_ROWS_MAX)
-        found += health.of_outbox(seen.outbox, rows_max, now)
+        found += health.of_outbox(seen.outbox, now)
     return found
 
 

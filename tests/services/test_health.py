@@ -24,6 +24,7 @@ OUTBOX = OutboxStatus(
     stream_id="s",
     epoch=1,
     rows_waiting=0,
+    rows_max=100,
     oldest_row_at=None,
     unrecorded_aggregates=0,
     unrecorded=[],
@@ -47,7 +48,7 @@ def test_what_is_well_is_not_red():
     catching_up = Partition(partition=0, next_offset=4, end=5, last_recorded_at=JUST_NOW)
     away = Partition(partition=0, next_offset=4, end=None, last_recorded_at=LONG_AGO)
     assert told(health.of_partitions([partition, catching_up, away], NOW)) == []
-    assert told(health.of_outbox(OUTBOX, 100, NOW)) == []
+    assert told(health.of_outbox(OUTBOX, NOW)) == []
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_what_ails_a_stream_is_red_and_has_its_command(changed, what, command):
 )
 def test_what_ails_an_outbox_is_red(changed, what):
     fields = {name: getattr(OUTBOX, name) for name in OutboxStatus.__slots__}
-    [(said, helps)] = told(health.of_outbox(OutboxStatus(**{**fields, **changed}), 100, NOW))
+    [(said, helps)] = told(health.of_outbox(OutboxStatus(**{**fields, **changed}), NOW))
     assert what in said
     assert helps.startswith("metaledger ")
 
