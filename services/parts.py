@@ -5,8 +5,8 @@ Nothing is decided here but which implementation a URL names. What is opened her
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from metaledger.schemas.codec import Codec
 from metaledger.schemas.errors import UsageError
 from metaledger.schemas.identity import system_clock, uuid7
 from metaledger.schemas.log import Log
-from metaledger.schemas.log.embedded import open_embedded_log
+from metaledger.schemas.log.embedded import create_embedded_log, open_embedded_log
 from metaledger.schemas.meta import Context
 from metaledger.schemas.registry import RegistryAccess
 from metaledger.schemas.tables import SHARED
@@ -82,12 +82,16 @@ def context_of(settings: Settings) -> Context:
 
 @contextmanager
 def open_log(settings: Settings) -> Iterator[Log]:
-    """The ledger, for reading. Raises UsageError, LogRefused, Unreachable."""
-    log = _log(settings)
-    try:
+    """The ledger, which is there. Raises UsageError, LogRefused, Unreachable."""
+    with closing(_log(settings, open_embedded_log)) as log:
         yield log
-    finally:
-        log.close()
+
+
+@contextmanager
+def open_or_create_log(settings: Settings) -> Iterator[Log]:
+    """The ledger for who writes: an embedded one is made where there is none. Raises as above."""
+    with closing(_log(settings, create_embedded_log)) as log:
+        yield log
 
 
 def kafka_settings(settings: Settings, ledger: KafkaLedger) -> "KafkaSettings":
@@ -160,10 +164,10 @@ def create_read_model(settings: Settings) -> None:
         engine.dispose()
 
 
-def _log(settings: Settings) -> Log:
+def _log(settings: Settings, embedded: Callable[[Path], Log]) -> Log:
     match ledger_of(settings.ledger):
         case EmbeddedLedger(path):
-            return open_embedded_log(path)
+            return embedded(path)
         case KafkaLedger() as ledger:
             from metaledger.schemas.log.kafka import open_kafka_log  # noqa: PLC0415 (as above)
 

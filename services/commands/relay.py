@@ -1,16 +1,20 @@
 """`relay`: the daemon between an outbox (or a spool) and the log."""
 
 from pathlib import Path
+from threading import Event
 from typing import Annotated
 
 import structlog
 import typer
+from sqlalchemy import Engine
 
 from metaledger.producers import administration
+from metaledger.producers.outbox import Outbox
 from metaledger.producers.relay import Relay
 from metaledger.services import parts
 from metaledger.services.daemon import stop_on_signal
 from metaledger.services.metrics import metrics_file
+from metaledger.services.settings import Settings
 from metaledger.services.shell import DONE, Shell, add_command
 
 _log = structlog.get_logger()
@@ -35,13 +39,17 @@ def run_relay(
     settings = shell.settings
     with (
         stop_on_signal() as stop,
-        parts.open_log(settings) as log,
         parts.relay_source(settings, url, spool) as (engine, outbox),
     ):
         found = administration.status(engine)
+        _relay(settings, engine, outbox, found.stream_id, stop)
+    return DONE
+
+
+def _relay(settings: Settings, engine: Engine, outbox: Outbox, stream_id: str, stop: Event) -> None:
+    with parts.open_or_create_log(settings) as log:
         writer = log.writer()
         try:
-            _log.info("relay.started", stream_id=found.stream_id, rows_waiting=found.rows_waiting)
             relay = Relay(
                 engine,
                 writer,
@@ -51,9 +59,9 @@ def run_relay(
                 settings=settings.relay,
             )
             if settings.relay.metrics_file is not None:
-                relay.on_report = metrics_file(settings.relay.metrics_file, found.stream_id)
+                relay.on_report = metrics_file(settings.relay.metrics_file, stream_id)
+            _log.info("relay.started", stream_id=stream_id)
             relay.run(stop)
             _log.info("relay.stopped")
         finally:
             writer.close()
-    return DONE

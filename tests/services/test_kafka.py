@@ -3,7 +3,6 @@
 import json
 import signal
 import socket
-import time
 import uuid
 
 import pytest
@@ -14,6 +13,7 @@ from metaledger.producers.spool import Spool
 from metaledger.schemas.jsonform import parse_line
 
 from .samples import SCENARIO, SCENARIO_IMAGE, file_of, registered, updated
+from .waiting import wait_for
 
 # The promise is 5 s; the rest is for a machine that has other things to do. A send that hangs would
 # hold it for 30 s.
@@ -177,10 +177,3 @@ def emit_into(spool):
     of_file = Spool(spool, producer)
     of_file.emit([parse_line(json.dumps(registered()), producer.context())])
     of_file.engine.dispose()
-
-
-def wait_for(condition, timeout_s=60):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -1,0 +1,60 @@
+"""The relay between an outbox and an embedded ledger: no server at all."""
+
+import signal
+
+import pytest
+from sqlalchemy import create_engine
+
+from metaledger.producers.outbox import Outbox
+from metaledger.producers.settings import ProducerSettings
+from metaledger.schemas.jsonform import parse_line
+
+from .samples import SCENARIO, SCENARIO_IMAGE
+from .waiting import wait_for
+
+
+@pytest.fixture
+def service(metaledger, home):
+    """A service's database with an outbox, and two events in it."""
+    url = f"sqlite:///{home}/service.db"
+    (home / "service.db").touch()
+    assert metaledger("outbox", "install", url).status == 0
+    producer = ProducerSettings(service="test", host="here")
+    outbox = Outbox(producer, producer.codec())
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        lines = SCENARIO.read_text().splitlines()
+        outbox.record(connection, [parse_line(line, producer.context()) for line in lines])
+    engine.dispose()
+    return url
+
+
+def test_an_embedded_ledger_is_made_and_filled(metaledger, service, start):
+    relay = start("relay", service)
+    wait_for(lambda: metaledger("project").status == 0)
+    wait_for(lambda: metaledger("image", "show", SCENARIO_IMAGE, "--json").status == 0)
+    relay.send_signal(signal.SIGTERM)
+    out, _ = relay.communicate(timeout=20)
+    assert (relay.returncode, out) == (0, "")
+    shown = metaledger("--json", "outbox", "status", service).document
+    assert (shown["lease_owner"], shown["held_aggregates"]) == (None, 0)
+
+
+def test_metrics_are_written_where_the_settings_say(service, start, home):
+    config = home / "c.toml"
+    config.write_text(f'[relay]\noutbox = "{service}"\nmetrics_file = "relay.prom"\n')
+    start("--config", config, "relay")
+    wait_for((home / "relay.prom").exists)
+    assert "metaledger_relay_sent_total" in (home / "relay.prom").read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["sqlite:///nope.db"], ["sqlite:///a.db", "--spool", "b.db"], ["nonsense"]],
+    ids=" ".join,
+)
+def test_what_cannot_be_relayed_is_one_line(metaledger, home, arguments):
+    result = metaledger("relay", *arguments)
+    assert (result.status, result.out) == (2, "")
+    assert result.err.count("\n") == 1
+    assert list(home.iterdir()) == []
