@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from io import StringIO
+from io import BytesIO
 from typing import Any
 
 import msgspec
@@ -28,8 +28,13 @@ from metaledger.schemas.tables import UtcTime
 Encode = Callable[[Any], str]
 
 # COPY's text format (PostgreSQL, "COPY", "File Formats").
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-_NULL = "\\N"
+# Null is one control character: with \\N every line would have something to escape.
+_NULL = "\x02"
+_NULL_ESCAPED = "\\x02"
+_ESCAPES = str.maketrans(
+    {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", _NULL: _NULL_ESCAPED}
+)
+_CHUNK_BYTES = 1 << 16
 
 
 class PostgresBulk:
@@ -73,28 +78,50 @@ def _place(connection: Connection, table: Table) -> str:
 
 
 def _copy(connection: Connection, place: str, table: Table, rows: Iterable[Values]) -> None:
-    encoders = [_encoder(column.type) for column in table.columns]
+    encoders = [
+        (index, encode)
+        for index, column in enumerate(table.columns)
+        if (encode := _encoder(column.type)) is not None
+    ]
+    lines = BytesIO("".join([_line(row, encoders) for row in rows]).encode())
     names = ", ".join(column.name for column in table.columns)
-    lines = StringIO()
-    for row in rows:
-        fields = [
-            _NULL if value is None else encode(value)
-            for encode, value in zip(encoders, row, strict=True)
-        ]
-        lines.write("\t".join(fields))
-        lines.write("\n")
-    lines.seek(0)
+    statement = f"COPY {place} ({names}) FROM STDIN WITH (NULL E'{_NULL_ESCAPED}')"
     cursor = connection.connection.cursor()
     try:
-        cursor.copy_expert(f"COPY {place} ({names}) FROM STDIN", lines)
+        cursor.copy_expert(statement, lines, _CHUNK_BYTES)
     finally:
         cursor.close()
 
 
-def _encoder(kind: TypeEngine[Any]) -> Encode:
+def _line(row: Values, encoders: Sequence[tuple[int, Encode]]) -> str:
+    """A row as a line; most have nothing to escape, which one look at the whole line tells."""
+    fields = list(row)
+    nulls = fields.count(None)
+    for index, encode in encoders:
+        if fields[index] is not None:
+            fields[index] = encode(fields[index])
+    if nulls:
+        line = "\t".join([_NULL if field is None else field for field in fields])
+    else:
+        line = "\t".join(fields)
+    if (
+        "\\" in line
+        or "\n" in line
+        or "\r" in line
+        or line.count("\t") != len(fields) - 1
+        or line.count(_NULL) != nulls
+    ):
+        line = "\t".join(
+            [_NULL if field is None else field.translate(_ESCAPES) for field in fields]
+        )
+    return line + "\n"
+
+
+def _encoder(kind: TypeEngine[Any]) -> Encode | None:
+    """How a value that is not None becomes text; None where it is text."""
     match kind:
         case UtcTime():
-            return _time
+            return datetime.isoformat
         case JSON():
             return _json
         case LargeBinary():
@@ -104,26 +131,17 @@ def _encoder(kind: TypeEngine[Any]) -> Encode:
         case Integer():
             return str
         case Text():
-            return _text
+            return None
         case _:
             raise TypeError(f"no table has a column of {kind}")
 
 
-def _text(value: str) -> str:
-    return value.translate(_ESCAPES)
-
-
-def _time(value: datetime) -> str:
-    return value.isoformat()
-
-
 def _json(value: Any) -> str:  # noqa: ANN401 (bytes are JSON already)
-    text = (value if isinstance(value, bytes) else msgspec.json.encode(value)).decode()
-    return text.translate(_ESCAPES)
+    return (value if isinstance(value, bytes) else msgspec.json.encode(value)).decode()
 
 
 def _bytes(value: bytes) -> str:
-    return "\\\\x" + value.hex()
+    return "\\x" + value.hex()
 
 
 def _boolean(value: bool) -> str:

@@ -29,6 +29,10 @@ HOSTILE = [
     "\u202eright to left \U0001f4be \x1b[31m",
     "x" * 1_000_000,
     "\x01\x7f\u0085\u2028",
+    "\x02",
+    "one\x02two",
+    "\\x02",
+    "\\.",
 ]
 
 
@@ -177,7 +181,7 @@ def test_rows_are_added_replaced_and_removed(url: str) -> None:
 @pytest.mark.parametrize("how", ["copied", "merged"])
 def test_hostile_text_is_stored_exactly(url: str, how: str) -> None:
     written = [
-        anomaly(str(number), severity=text, details={text[:9]: [text]}, withdrawn_by_event=text)
+        anomaly(f"{number:02}", severity=text, details={text[:9]: [text]}, withdrawn_by_event=text)
         for number, text in enumerate(HOSTILE)
     ]
     with store_of(url) as store, engine_of(url) as engine:
