@@ -7,6 +7,7 @@ that compacts, expires or takes the producer's time is refused. What is read is 
 not readable is None, and nothing raises.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -139,9 +140,19 @@ def read_time(milliseconds: int) -> datetime:
         return EPOCH
 
 
+_PROGRESS = re.compile(rb"stream:.*/(0|[1-9][0-9]{0,5})", re.DOTALL)
+
+
 @lru_cache(maxsize=65_536)
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a key, as every Kafka client computes it."""
+    """The partition of a key, as every Kafka client computes it.
+
+    A stream's progress in a partition (key `stream:<id>/<partition>`) stands in that very
+    partition: it tells that everything before it is there, which only holds within one order.
+    """
+    named = _PROGRESS.fullmatch(key)
+    if named and int(named[1]) < partitions:
+        return int(named[1])
     return (_murmur2(key) & 0x7FFFFFFF) % partitions
 
 

@@ -147,3 +147,16 @@ def test_behind_a_refused_record_those_of_its_key_are_held_back_and_no_others() 
     assert isinstance(outcomes[1], Refused)
     assert isinstance(outcomes[3], Unsent)
     assert not any(isinstance(outcome, Position) for outcome in outcomes)
+
+
+def test_a_streams_progress_stands_in_the_partition_that_it_tells_of() -> None:
+    assert [partition_of(b"stream:glance/1/%d" % number, 12) for number in range(12)] == list(
+        range(12)
+    )
+
+
+@pytest.mark.parametrize("key", [b"stream:s/12", b"stream:s/01", b"stream:s", b"image:s/1"])
+def test_any_other_key_is_hashed(key: bytes) -> None:
+    longer = key + b"x"
+    assert partition_of(key, 12) in range(12)
+    assert {partition_of(longer * times, 12) for times in range(1, 40)} == set(range(12))
