@@ -40,7 +40,7 @@ def _load(name: str, text: str) -> Schema:
         type=event_type,
         version=int(version.removeprefix("v")),
         source=source,
-        parsed=parse_schema(source, _write_hint=False),
+        parsed=parse_schema(source),
         fingerprint=bytes.fromhex(crc),
     )
 
