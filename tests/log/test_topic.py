@@ -3,6 +3,7 @@
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
+from kafka.partitioner.default import murmur2
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from metaledger.schemas.events import StreamNumber
@@ -58,12 +59,11 @@ def test_the_partitions_of_aggregates_are_pinned() -> None:
         "image:5f8d0f2b-5bb6-4f0e-9a5a-1d4d9d3b6a01",
         "instance:00000000-0000-0000-0000-000000000000",
         "hypervisor:4f0c1b7e",
-        "stream:glance/0",
         "",
         "image:ä",
     ]
     # As Kafka 4.3's own `Utils.toPositive(Utils.murmur2(key)) % 12` said.
-    assert [partition_of(key.encode(), 12) for key in keys] == [8, 8, 2, 4, 9, 5]
+    assert [partition_of(key.encode(), 12) for key in keys] == [8, 8, 2, 9, 5]
 
 
 @given(st.binary(max_size=200), st.integers(1, 500))
@@ -157,6 +157,4 @@ def test_a_streams_progress_stands_in_the_partition_that_it_tells_of() -> None:
 
 @pytest.mark.parametrize("key", [b"stream:s/12", b"stream:s/01", b"stream:s", b"image:s/1"])
 def test_any_other_key_is_hashed(key: bytes) -> None:
-    longer = key + b"x"
-    assert partition_of(key, 12) in range(12)
-    assert {partition_of(longer * times, 12) for times in range(1, 40)} == set(range(12))
+    assert partition_of(key, 12) == (murmur2(key) & 0x7FFFFFFF) % 12
