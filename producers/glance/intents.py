@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
 
@@ -42,6 +42,21 @@ _MARK = "__metaledger__"
 
 Function = Callable[..., Any]
 Note = Callable[[Connection, str, Intent], None]
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def _where_as_expected(read: Callable[Given, Result]) -> Callable[Given, Result | None]:
+    """None where the service's objects do not have the shape that is read."""
+
+    @functools.wraps(read)
+    def tolerant(*args: Given.args, **kwargs: Given.kwargs) -> Result | None:
+        try:
+            return read(*args, **kwargs)
+        except (AttributeError, LookupError, TypeError):
+            return None
+
+    return tolerant
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +105,24 @@ def _noting(note: Note, original: Function) -> Function:
     def set_properties(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         # Glance's own decorator hides the signature, so the names are given here.
         given = dict(zip(_PARAMETERS, args, strict=False)) | kwargs
-        session, image = given.get("session"), given.get("image_ref")
-        intent = _intent(given)
-        if session is not None and image is not None and intent is not None:
-            note(session.connection(), image.id, intent)
+        intent, session = _intent(given), given.get("session")
+        if intent is not None and session is not None:
+            note(session.connection(), given["image_ref"].id, intent)
         return original(*args, **kwargs)
 
     return set_properties
 
 
-def _intent(given: Mapping[str, Any]) -> Intent | None:
-    image, properties = given.get("image_ref"), given.get("properties")
-    if image is None or not isinstance(properties, Mapping):
-        return None
+@_where_as_expected
+def _intent(given: Mapping[str, Any]) -> Intent:
+    image = given["image_ref"]
     saving, patch = _SAVING.get(), PATCH.get()
     purge = bool(given.get("purge_props"))
     mine = saving is not None and saving.image_id == image.id
     patched = patch is not None and patch.image_id == image.id
     return Intent(
         purge=purge,
-        sent=dict(properties),
+        sent=dict(given["properties"]),
         exempt=frozenset(given.get("atomic_props") or ()),
         known={row.name: Known(row.value, live=not row.deleted) for row in image.properties},
         seen=saving.seen if saving is not None and mine and purge else None,
@@ -159,6 +172,7 @@ def _saving(original: Function) -> Function:
     return save
 
 
+@_where_as_expected
 def _remember(image: Any) -> None:  # noqa: ANN401
     # `keys()`, for to iterate over Glance's ExtraProperties gives nothing.
     setattr(image, _SEEN, frozenset(image.extra_properties.keys()))
@@ -171,6 +185,7 @@ def _innermost(image: Any) -> Any:  # noqa: ANN401
     return image
 
 
+@_where_as_expected
 def _seen_by_caller(image: Any) -> frozenset[str] | None:  # noqa: ANN401
     seen: frozenset[str] | None = getattr(image, _SEEN, None)
     # Present where Glance protects properties: the proxy holds only what the caller may read.
