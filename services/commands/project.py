@@ -70,7 +70,8 @@ def _follow(shell: Shell, group: str | None) -> int:
     given = parts.projector_settings(shell.settings)
     settings = replace(given, group=group or given.group)
     report = _json_lines(shell) if shell.output.as_json else _logged()
-    with stop_on_signal() as stop, parts.open_log(shell.settings) as log:
+    # Whichever of the daemons starts first makes an embedded ledger.
+    with stop_on_signal() as stop, parts.open_or_create_log(shell.settings) as log:
         parts.create_read_model(shell.settings)
         with parts.open_store(shell.settings) as store:
             codec = parts.codec_of(shell.settings)

@@ -40,6 +40,13 @@ def test_an_embedded_ledger_is_made_and_filled(metaledger, service, start):
     assert (shown["lease_owner"], shown["held_aggregates"]) == (None, 0)
 
 
+def test_a_projector_may_be_there_first(metaledger, service, start):
+    projector = start("project", "--follow")
+    assert "projector.started" in projector.stderr.readline()
+    start("relay", service)
+    wait_for(lambda: metaledger("image", "show", SCENARIO_IMAGE).status == 0)
+
+
 def test_metrics_are_written_where_the_settings_say(service, start, home):
     config = home / "c.toml"
     config.write_text(f'[relay]\noutbox = "{service}"\nmetrics_file = "relay.prom"\n')
