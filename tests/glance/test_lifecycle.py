@@ -1,9 +1,10 @@
-"""A real Glance with one line of configuration goes through its life-cycle; the outbox tells it.
+"""A real Glance with one line of configuration goes through its life-cycle; the ledger tells it.
 
-After each step the properties that the events leave, by EVENTS.md alone, are those that HTTP
-answers.
+After each step the read model says what HTTP answers, and so do the events by EVENTS.md alone; what
+these say was lost, and nothing else, is an anomaly.
 """
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from metaledger.schemas.meta import Origin
 
 from .client import Client
 from .ledger import changes, live_properties, lost, recorded, recorded_bytes
+from .readmodel import ReadModel
 from .service import Glance
 from .test_service import wait_until_active
 
@@ -43,24 +45,50 @@ ATTRIBUTES = frozenset(
 SNAPSHOT = {"image_type": "snapshot", "instance_uuid": "60fc2546-a436-461d-a7b6-36285c8379ae"}
 
 
-class Steps:
-    """One image's events, step by step; each step is checked against HTTP."""
+# What the row of `images` shows as HTTP does, and what stands as text in its attributes alone.
+IN_ROW = ("name", "status", "owner", "visibility", "disk_format", "container_format")
+IN_ROW_ONCE_UPLOADED = ("size", "checksum")
+AS_TEXT = ("protected", "min_disk", "min_ram")
 
-    def __init__(self, glance: Glance, client: Client, image_id: str) -> None:
+
+class Steps:
+    """One image's events, step by step; after each the read model is checked against HTTP."""
+
+    def __init__(
+        self, glance: Glance, client: Client, image_id: str, read_model: ReadModel
+    ) -> None:
         self._glance, self._client, self.image_id = glance, client, image_id
         self._told = 0
+        self.read_model = read_model
 
     def new(self) -> list[Event]:
         """The events since the last call."""
         events = recorded(self._glance.database_url, self.image_id)
         assert [event.meta.stream_seq for event in events] == list(range(1, len(events) + 1))
+        self.read_model.catch_up()
         answer = self._client.get(self.image_id)
         if answer.status == 200:
             assert live_properties(events) == properties(answer.body)
+            self._agrees(answer.body)
         else:
-            assert live_properties(events) == {}
+            assert live_properties(events) == self.read_model.properties(self.image_id) == {}
+            assert self.read_model.image(self.image_id)["status"] == "deleted"
+        assert self.read_model.lost(self.image_id) == {
+            key: value for key, value in lost(events).items() if not key.startswith("os_glance_")
+        }
         new, self._told = events[self._told :], len(events)
         return new
+
+    def _agrees(self, answered: dict[str, Any]) -> None:
+        """The read model says what HTTP answered."""
+        image = self.read_model.image(self.image_id)
+        names = IN_ROW if answered["size"] is None else IN_ROW + IN_ROW_ONCE_UPLOADED
+        assert {name: image[name] for name in names} == {name: answered[name] for name in names}
+        assert self.read_model.properties(self.image_id) == properties(answered)
+        attributes = self.read_model.attributes(self.image_id)
+        assert json.loads(attributes["tags"] or "") == sorted(answered["tags"])
+        for name in AS_TEXT:
+            assert attributes[name] == json.dumps(answered[name])
 
     def one(self) -> Event:
         """The one event since the last call."""
@@ -87,15 +115,25 @@ def remove(key: str) -> dict[str, str]:
 Begin = Callable[..., Steps]
 
 
+@pytest.fixture(scope="module")
+def read_model(
+    hooked_glance: Glance, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ReadModel]:
+    """The ledger's tables for the module's Glance."""
+    made = ReadModel(tmp_path_factory.mktemp("read-model"), hooked_glance.database_url)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def begin(hooked_glance: Glance) -> Begin:
+def begin(hooked_glance: Glance, read_model: ReadModel) -> Begin:
     """Makes an image and returns its steps, with the registration still to be read."""
 
     def make(client: Client | None = None, **attributes: object) -> Steps:
         client = client or hooked_glance.client()
         answer = client.create(**attributes)
         assert answer.status == 201
-        return Steps(hooked_glance, client, answer.body["id"])
+        return Steps(hooked_glance, client, answer.body["id"], read_model)
 
     return make
 
@@ -183,7 +221,7 @@ def test_an_ordinary_patch_says_what_was_meant(hooked_glance: Glance, begin: Beg
     assert (event.meta.user_id, event.meta.project_id) == ("carol", "projA")
     assert event.meta.request_id is not None
     assert event.meta.origin is Origin.OBSERVED
-    assert lost(recorded(hooked_glance.database_url, steps.image_id)) == {}
+    assert steps.read_model.anomalies(steps.image_id) == []
 
 
 def test_a_patch_that_changes_nothing_is_no_event(hooked_glance: Glance, begin: Begin) -> None:
@@ -205,9 +243,7 @@ def test_a_key_that_comes_again_is_set_again(hooked_glance: Glance, begin: Begin
         assert change.after == held
 
 
-def test_a_lost_update_is_told_from_a_decision(
-    hooked_glance: Glance, begin: Begin, race: Callable[..., None]
-) -> None:
+def test_a_lost_update_is_told_from_a_decision(begin: Begin, race: Callable[..., None]) -> None:
     steps = begin(key="v", going="soon")
     steps.new()
     race(
@@ -220,7 +256,8 @@ def test_a_lost_update_is_told_from_a_decision(
     assert first.before == second.after
     assert first.after == {"key": "v", "mine": "1"}
     assert set(first.seen or ()) == {"key", "going"}
-    assert lost(recorded(hooked_glance.database_url, steps.image_id)) == {"theirs": "precious"}
+    assert steps.read_model.lost(steps.image_id) == {"theirs": "precious"}
+    assert steps.read_model.anomalies(steps.image_id) == ["properties_lost_to_purge"]
 
 
 def test_an_import_is_told_with_the_user_who_asked_for_it(
@@ -239,6 +276,7 @@ def test_an_import_is_told_with_the_user_who_asked_for_it(
     assert all(event.meta.request_id for event in events)
     # Glance's own lock was set and removed by Core statements that no purge touches.
     assert lost(events).keys() <= {"os_glance_importing_to_stores"}
+    steps.new()
     assert live_properties(events)["key"] == "v"
 
 
