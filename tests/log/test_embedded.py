@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,31 @@ def test_behind_a_lock_a_record_is_unsent_and_later_it_is_sent(path: Path) -> No
             # Readers wait for nobody.
             assert not log.reader(from_start).poll(records_max=1, timeout_s=0)
         append(log, [record("image:1", 1)])
+
+
+def _append_when_told(log: EmbeddedLog, turn: Connection) -> None:
+    for seq in (1, 2):
+        turn.recv()
+        turn.send(append(log, [record("image:child", seq)]))
+    os._exit(0)  # closes nothing in good order
+
+
+def test_what_a_forked_child_was_told_is_durable_stays_when_the_parent_closes(
+    path: Path, log: EmbeddedLog
+) -> None:
+    append(log, [record("image:parent", 1)])
+    context = multiprocessing.get_context("fork")
+    turn, childs_turn = context.Pipe()
+    child = context.Process(target=_append_when_told, args=(log, childs_turn))
+    child.start()
+    turn.send("append")
+    assert turn.recv() == [Position(0, 1)]
+    log.close()
+    turn.send("append")
+    assert turn.recv() == [Position(0, 2)]
+    child.join(timeout=60)
+    with closing(open_embedded_log(path)) as again:
+        assert again.bounds() == {0: (0, 3)}
 
 
 def _append_for_ever(path: Path, started: "multiprocessing.SimpleQueue[int]") -> None:

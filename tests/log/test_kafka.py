@@ -1,6 +1,7 @@
 """What Kafka as a log promises beyond the conformance suite: settings, faults, identity."""
 
 import logging
+import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -12,7 +13,7 @@ from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from metaledger.schemas.errors import LogRefused, Unreachable, UsageError
-from metaledger.schemas.log import Log, LogReader, LogRecord, Position, Refused, Unsent
+from metaledger.schemas.log import Log, LogReader, LogRecord, LogWriter, Position, Refused, Unsent
 from metaledger.schemas.log import topic as topics
 from metaledger.schemas.log._kafka_client import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S
 from metaledger.schemas.log.kafka import KafkaSettings, create_topic, open_kafka_log
@@ -174,10 +175,30 @@ def test_an_address_that_is_none_is_a_usage_error() -> None:
         open_kafka_log(KafkaSettings(bootstrap="kafka:abc", topic="log"))
 
 
-def poll_until_refused(log: Log) -> None:
+def poll_until_refused(reader: LogReader) -> None:
+    for _ in range(30):
+        reader.poll(records_max=10, timeout_s=1)
+
+
+def append_here(log: Log, writer: LogWriter) -> None:
+    assert isinstance(writer.append([record("image:1", 2)])[0], Position)
     with closing(log.reader(from_start)) as reader:
-        for _ in range(30):
-            reader.poll(records_max=10, timeout_s=1)
+        assert len(read_count(reader, 2)) == 2
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_writer_that_was_used_before_a_fork_connects_again_in_the_child(kafka: Kafka) -> None:
+    kafka.create()
+    log = kafka.open()
+    with closing(log.writer()) as writer:
+        writer.append([record("image:1", 1)])
+        context = multiprocessing.get_context("fork")
+        child = context.Process(target=append_here, args=(log, writer))
+        child.start()
+        child.join(timeout=60)
+        child.kill()
+        assert child.exitcode == 0
+        assert isinstance(writer.append([record("image:1", 3)])[0], Position)
 
 
 def test_what_the_broker_refuses_holds_back_its_key_and_no_other(
@@ -198,14 +219,16 @@ def test_what_the_broker_refuses_holds_back_its_key_and_no_other(
 @pytest.mark.kafka
 def test_a_frozen_broker_is_unreachable(frail_broker: Broker, frail: Kafka) -> None:
     log = frail.open()
-    frail_broker.pause()
-    try:
-        with pytest.raises(Unreachable):
-            frail.open()
-        with pytest.raises(Unreachable):
-            poll_until_refused(log)
-    finally:
-        frail_broker.resume()
+    with closing(log.reader(from_start)) as reader:
+        assert not reader.poll(records_max=1, timeout_s=0.1)
+        frail_broker.pause()
+        try:
+            with pytest.raises(Unreachable):
+                frail.open()
+            with pytest.raises(Unreachable):
+                poll_until_refused(reader)
+        finally:
+            frail_broker.resume()
     assert frail.open().topic_id == log.topic_id
 
 
@@ -221,13 +244,12 @@ def test_while_the_broker_is_down_nothing_is_taken_for_sent_and_then_all_goes_on
         outcomes = writer.append(interleaved(keys=3, each=2))
         assert {type(outcome) for outcome in outcomes} == {Unsent}
         with pytest.raises(Unreachable):
-            poll_until_refused(log)
+            poll_until_refused(reader)
         with pytest.raises(Unreachable):
             log.bounds()
         frail_broker.start()
         assert isinstance(writer.append([record("image:1", 2)])[0], Position)
-        reader.restart()
-        found = read_until(reader, 2)
+        found = read_until(reader, 2)  # after an error it asks for its positions again
     assert by_key(found) == {"image:1": ["image:1/1", "image:1/2"]}
 
 
@@ -239,10 +261,14 @@ def test_nothing_is_lost_and_no_key_is_out_of_order_whatever_happens_to_the_brok
     returned = Event()
 
     def harm() -> None:
+        returned.wait(timeout=60)  # now the writer is connected
         frail_broker.kill()
+        for _ in range(2):  # the first may have been on its way back
+            returned.clear()
+            returned.wait(timeout=60)
         frail_broker.start()
-        returned.clear()
         frail_broker.pause()
+        returned.clear()
         returned.wait(timeout=60)
         frail_broker.resume()
 
