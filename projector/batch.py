@@ -7,7 +7,8 @@ nothing. Per aggregate (RELIABILITY.md, "Projector"):
   what comes later waits behind it in the log's order.
 - The number that is missing frees what waits behind the gap. Poison waits for an operator.
 - A conflict or another deployment's event goes to quarantine alone, and parks nothing.
-- An operator's decision acts when it arrives, although the aggregate is parked.
+- An operator's decision acts when it arrives, although the aggregate is parked; its event waits for
+  its turn like all others.
 - The same bytes as those of a quarantined record are a repeat of it.
 """
 
@@ -90,8 +91,7 @@ class Batch:
         decides = item.event is not None and is_decision(item.event)
         if decides:
             self._decide(memory, item)
-        has_turn = decides and item.number is not None and not self._is_early(memory, item.number)
-        if memory.parked is None or has_turn:
+        if memory.parked is None:
             blocked = self._settle(memory, item)
             if blocked is not None:
                 self._park(memory, item, blocked)
@@ -100,9 +100,6 @@ class Batch:
         parked = memory.parked
         if parked is not None and (decides or (parked.awaited and item.number == parked.awaited)):
             self._drain(memory)
-
-    def _is_early(self, memory: Memory, number: StreamNumber) -> bool:
-        return number.stream_seq > memory.next_seq(number)
 
     def _decide(self, memory: Memory, item: Read) -> None:
         """What an operator decided takes effect; a second time it changes nothing."""
@@ -116,7 +113,9 @@ class Batch:
                     memory.is_changed = True
             case RecordSkipped() as skip if skip.topic_id == self._rules.topic_id:
                 row = memory.quarantine.get(skip.log_offset)
-                if row is not None and skip.log_partition == memory.partition:
+                if skip.log_partition != memory.partition or row is None:
+                    return
+                if row["skipped_by_event"] is None:
                     row = {**row, "skipped_by_event": item.event_id}
                     self._keep_row(memory, skip.log_offset, row, is_new=False)
             case _:

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    select,
     text,
 )
 
@@ -211,4 +212,29 @@ TABLES: tuple[Table, ...] = (
     streams,
     aggregate_states,
 )
-VIEWS: tuple[View, ...] = ()
+parked_aggregates = View(
+    name="parked_aggregates",
+    comment="The aggregates that wait, and what for; the records that wait: parked_events.",
+    columns={
+        "aggregate": "<kind>:<id>, as `metaledger quarantine` takes it.",
+        "reason": "gap (a number is missing), poison (a quarantined record) or release.",
+        "since": "When the log took the record that it waits at.",
+        "log_partition": "The log's partition.",
+        "log_offset": "The offset of the record that it waits at.",
+        "awaited_stream_id": "The stream whose number is missing.",
+        "awaited_epoch": "The epoch of that stream.",
+        "awaited_seq": "The number that is missing.",
+    },
+    select=select(
+        aggregate_states.c.aggregate,
+        aggregate_states.c.parked_reason.label("reason"),
+        aggregate_states.c.parked_since.label("since"),
+        aggregate_states.c.log_partition,
+        aggregate_states.c.parked_offset.label("log_offset"),
+        aggregate_states.c.awaited_stream_id,
+        aggregate_states.c.awaited_epoch,
+        aggregate_states.c.awaited_seq,
+    ).where(aggregate_states.c.parked_since.is_not(None)),
+)
+
+VIEWS: tuple[View, ...] = (parked_aggregates,)

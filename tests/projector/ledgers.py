@@ -125,12 +125,15 @@ class Hooked:
     log: Log
     hook: Callable[[Sequence[LogRecord]], Iterable[LogRecord]] = lambda records: records
     sizes: Iterable[int] = ()
+    # The log's own readers, for those who want to disturb them.
+    readers: list[LogReader] = field(default_factory=list)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.log, name)
 
     def reader(self, positions: Positions, *, group: str | None = None) -> LogReader:
-        return _HookedReader(self, self.log.reader(positions, group=group))
+        self.readers.append(self.log.reader(positions, group=group))
+        return _HookedReader(self, self.readers[-1])
 
 
 class _HookedReader:

@@ -13,9 +13,11 @@ from metaledger.projector.quarantine import accept_gap, release, skip
 from metaledger.schemas.errors import TooMuchPoison, UnknownSchema, UsageError
 from metaledger.schemas.events import Event, EventData, StreamNumber
 from metaledger.schemas.identity import derived_id
-from metaledger.schemas.image import Mode
+from metaledger.schemas.image import ImageDeleted, Mode
+from metaledger.schemas.jsonform import to_json
 from metaledger.schemas.ledger import GapAccepted, RecordSkipped, SourceProgressed
 from metaledger.schemas.log import NewRecord, Position
+from metaledger.schemas.meta import Meta, Origin
 
 from ..store.readmodels import (
     Dump,
@@ -89,6 +91,43 @@ def accepted(from_seq: int, to_seq: int, seq: int = 1, **more: str) -> Any:
     return decision(data, seq, **more)
 
 
+def test_an_events_row_tells_all_that_it_carries(url: str, ledger: Ledger) -> None:
+    data = ImageDeleted(image_id="a", deleted_at=AT)
+    meta = Meta(
+        event_id=derived_id("test"),
+        aggregate="image:a",
+        stream_id="stream",
+        epoch=2,
+        stream_seq=1,
+        occurred_at=AT,
+        service="service",
+        host="host",
+        origin=Origin.RECONCILED,
+        missed=7,
+        request_id="request",
+        global_request_id="global",
+        user_id="user",
+        project_id="project",
+        causation_id="cause",
+    )
+    ledger.append(Event(meta, data))
+    ledger.project(url)
+    (row,) = dump(url)["ledger_events"]
+    carried = {name: getattr(meta, name) for name in row if hasattr(meta, name)}
+    assert len(carried) == 15
+    assert row == {
+        **carried,
+        "log_partition": 0,
+        "log_offset": 0,
+        "event_type": "ImageDeleted",
+        "aggregate_kind": "image",
+        "aggregate_id": "a",
+        "valid_at": AT,
+        "recorded_at": RECORDED_AT,
+        "data": to_json(Event(meta, data))["data"],
+    }
+
+
 def test_a_record_delivered_twice_changes_nothing(place: Place, ledger: Ledger) -> None:
     once, twice = place(), place()
     ledger.append(event(registered(k="1"), 1), event(updated(k="2"), 2))
@@ -129,6 +168,24 @@ def test_a_gap_parks_its_aggregate_and_no_other(url: str, ledger: Ledger) -> Non
     assert kinds(found) == ["aggregate_gap"]
     details = found["anomalies"][0]["details"]
     assert (details["expected_seq"], details["got_seq"]) == (2, 3)
+
+
+def test_who_waits_and_what_for_can_be_asked(url: str, ledger: Ledger) -> None:
+    ledger.append(event(registered(), 1), event(updated(k="4"), 4), event(updated(k="5"), 5))
+    ledger.append(event(registered("b"), 1), damaged(event(updated("b"), 2)))
+    ledger.append(event(registered("c"), 1))
+    ledger.project(url)
+    with engine_of(url) as engine, engine.connect() as connection:
+        found = connection.execute(
+            text(
+                "SELECT aggregate, reason, log_offset, awaited_stream_id, awaited_seq"
+                " FROM parked_aggregates ORDER BY aggregate"
+            )
+        ).all()
+    assert [tuple(row) for row in found] == [
+        ("image:a", "gap", 1, "glance-1", 2),
+        ("image:b", "poison", 4, None, None),
+    ]
 
 
 def test_the_missing_number_frees_what_waits_in_the_logs_order(url: str, ledger: Ledger) -> None:
@@ -290,6 +347,23 @@ def test_an_event_without_a_meaning_is_poison(url: str, ledger: Ledger) -> None:
     found = dump(url)
     assert [row["reason"] for row in found["quarantine"]] == ["unfoldable"]
     assert parked(found) == {"image:a": "poison"}
+
+
+def test_what_waited_and_then_has_no_meaning_is_poison(url: str, ledger: Ledger) -> None:
+    unknown = updated(k="3")
+    unknown = replace(unknown, change=replace(unknown.change, mode=Mode.UNKNOWN))
+    positions = ledger.append(event(registered(k="1"), 1), event(unknown, 3))
+    ledger.project(url)
+    assert offsets(dump(url), "parked_events") == [1]
+    ledger.append(event(updated(k="2"), 2), event(updated(k="4"), 4))
+    ledger.project(url)
+    found = dump(url)
+    assert offsets(found, "quarantine") == [1]
+    assert offsets(found, "parked_events") == [3]
+    assert parked(found) == {"image:a": "poison"}
+    ledger.append(skipped(positions[1]))
+    ledger.project(url)
+    assert values(dump(url)) == ["1", "2", "4"]
 
 
 @pytest.mark.parametrize(

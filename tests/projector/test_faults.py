@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,35 @@ def test_of_two_projectors_of_one_partition_one_is_fenced_and_nothing_is_doubled
 
     ledger.project(url, log=Hooked(ledger.log, hook=overtake))
     assert overtaken
+    assert dump(url) == dump(clean)
+
+
+def test_what_was_gathered_of_a_partition_that_came_back_is_read_again(
+    place: Place, ledger: Ledger
+) -> None:
+    fill(ledger)
+    keyless = ledger.log.bounds()[0][1]
+    ledger.append(event(registered("keyless"), 1))
+    clean, url = place(), place()
+
+    def without_key(records: Any) -> Any:
+        return [
+            replace(found, key=None) if found.position.offset == keyless else found
+            for found in records
+        ]
+
+    ledger.project(clean, log=Hooked(ledger.log, hook=without_key))
+    readers = []
+
+    def lose_and_regain(records: Any) -> Any:
+        if records and readers:
+            # Another had the partition in between, and projected a part of what was gathered.
+            ledger.project(url, log=Hooked(ledger.log, hook=without_key))
+            readers.pop().restart()
+        return without_key(records)
+
+    ledger.project(url, log=Hooked(ledger.log, hook=lose_and_regain, readers=readers))
+    assert not readers
     assert dump(url) == dump(clean)
 
 
