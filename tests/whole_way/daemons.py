@@ -19,7 +19,7 @@ class Daemon(Protocol):
     """A running `metaledger relay` or `metaledger project --follow`."""
 
     def kill(self) -> None:
-        """SIGKILL; returns when it is gone."""
+        """SIGKILL; returns when it is gone. Nothing where it is gone already."""
 
     def stop(self) -> int:
         """SIGTERM; its exit status. Raises where it is not gone within STOP_TIMEOUT_S."""
@@ -65,9 +65,11 @@ class Container:
             PRODUCT_IMAGE, answers=lambda: True, command=arguments, folders=(folder,)
         )
         self._server.start()
-        self._ended_log = ""
+        self._ended_log: str | None = None
 
     def kill(self) -> None:
+        if self._ended_log is not None:
+            return
         self._server.kill()
         self._end()
 
@@ -77,7 +79,7 @@ class Container:
         return status
 
     def log(self) -> str:
-        return self._ended_log or self._server.log()
+        return self._server.log() if self._ended_log is None else self._ended_log
 
     def _end(self) -> None:
         self._ended_log = self._server.log()
