@@ -57,7 +57,7 @@ def _install(*_connection: Connection) -> None:
 
 
 def _note(connection: Connection, image_id: str, intent: Intent) -> None:
-    _TRANSACTIONS.of(connection).learn(Intended(image_id=image_id, intent=intent))
+    _TRANSACTIONS.learn(connection, Intended(image_id=image_id, intent=intent))
 
 
 def _context(nobody: Context) -> Context:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, CursorResult, Engine, Select, event
 from sqlalchemy.sql.expression import ClauseElement
 
 from metaledger.producers.glance import rows
-from metaledger.producers.glance.gathered import Dropped, Gathered, Touch, Transactions
+from metaledger.producers.glance.gathered import Dropped, Gathered, GivenUp, Touch, Transactions
 from metaledger.producers.glance.statements import (
     Target,
     named_images,
@@ -57,11 +57,11 @@ class Watcher:
             ("after_execute", self._after_execute),
             ("commit", self._commit),
             ("prepare_twophase", self._commit),
+            # It finds nothing more where there was a prepare.
+            ("commit_twophase", self._commit),
             ("rollback", self._forget),
             ("rollback_twophase", self._forget),
-            ("savepoint", self._savepoint),
             ("rollback_savepoint", self._rollback_savepoint),
-            ("release_savepoint", self._release_savepoint),
         ):
             event.listen(engine, name, listener)
 
@@ -81,8 +81,8 @@ class Watcher:
         if named is not None:
             self._touch(connection, gathered, named, target)
             if target.drops_properties:
-                for image_id in named:
-                    gathered.learn(Dropped(image_id=image_id))
+                dropped = (Dropped(image_id=image_id) for image_id in named)
+                self._transactions.learn(connection, *dropped)
             return
         query = query_of_images(target)
         if query is None:
@@ -120,7 +120,7 @@ class Watcher:
     def _touch(
         self, connection: Connection, gathered: Gathered, image_ids: Iterable[str], target: Target
     ) -> None:
-        new = sorted(set(image_ids) - gathered.touches().keys() - gathered.given_up)
+        new = sorted(set(image_ids) - gathered.met)
         if not new:
             return
         aggregates = [f"image:{image_id}" for image_id in new]
@@ -128,17 +128,18 @@ class Watcher:
             counters = self._outbox.lock(connection, aggregates)
             reading = Reading() if target.registers else read_images(connection, new)
             gathered.owners.update(reading.owners)
-            for image_id, aggregate in zip(new, aggregates, strict=True):
-                counter = counters[aggregate]
-                gathered.learn(
-                    Touch(
-                        image_id=image_id,
-                        before=reading.states.get(image_id),
-                        first=counter.is_new,
-                        unrecorded=counter.unrecorded,
-                    )
+            touches = (
+                Touch(
+                    image_id=image_id,
+                    before=reading.states.get(image_id),
+                    first=counters[aggregate].is_new,
+                    unrecorded=counters[aggregate].unrecorded,
                 )
-        gathered.given_up.update(set(new) - gathered.touches().keys())
+                for image_id, aggregate in zip(new, aggregates, strict=True)
+            )
+            self._transactions.learn(connection, *touches)
+        given_up = (GivenUp(image_id=image_id) for image_id in new if image_id not in gathered.met)
+        self._transactions.learn(connection, *given_up)
 
     def _commit(self, connection: Connection, *_xid: object) -> None:
         gathered = self._transactions.known(connection)
@@ -186,16 +187,9 @@ class Watcher:
                     occurred_at=occurred_at,
                 )
 
-    def _savepoint(self, connection: Connection, name: str) -> None:
-        self._transactions.of(connection).savepoint(name)
-
     def _rollback_savepoint(self, connection: Connection, name: str, _context: None) -> None:
         if (gathered := self._transactions.known(connection)) is not None:
             gathered.rollback_to(name)
-
-    def _release_savepoint(self, connection: Connection, name: str, _context: None) -> None:
-        if (gathered := self._transactions.known(connection)) is not None:
-            gathered.release(name)
 
 
 def _told(touch: Touch, transition: rows.Transition) -> Iterator[tuple[Origin, ImageEvent]]:

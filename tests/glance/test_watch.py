@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from metaledger.producers.administration import install, status
 from metaledger.producers.glance import intents, settings
@@ -155,6 +155,60 @@ def test_a_touch_after_a_rolled_back_savepoint_reads_again(service: Service) -> 
         rename(connection, "real")
     _, event = service.events()
     assert event.data.attributes == {"name": "real"}  # type: ignore[union-attr]
+
+
+def test_a_registration_that_failed_in_a_savepoint_is_told_by_nobody(service: Service) -> None:
+    with service.hooked.begin() as connection:
+        register(connection, k="v")
+    with service.hooked.begin() as connection:
+        with pytest.raises(IntegrityError), connection.begin_nested():
+            register(connection)
+        register(connection, OTHER)
+    assert types(service.events()) == [REGISTERED]
+    assert types(service.events(OTHER)) == [REGISTERED]
+
+
+def test_a_failure_behind_a_savepoint_is_forgotten_with_it(service: Service) -> None:
+    with service.hooked.begin() as connection:
+        register(connection)
+    with service.hooked.begin() as connection:
+        inner = connection.begin_nested()
+        connection.execute(text("ALTER TABLE metaledger_counters RENAME TO metaledger_gone"))
+        rename(connection, "unrecorded")
+        inner.rollback()
+        rename(connection, "recorded")
+    assert service.events()[-1].data.attributes == {"name": "recorded"}  # type: ignore[union-attr]
+
+
+def test_what_others_did_after_a_rolled_back_savepoint_was_there_before(service: Service) -> None:
+    if service.stock.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer, from its first statement to its commit")
+    with service.hooked.begin() as connection:
+        register(connection)
+    with service.hooked.begin() as connection:
+        inner = connection.begin_nested()
+        add(connection, "phantom", "1")
+        inner.rollback()
+        with service.hooked.begin() as other:
+            add(other, "theirs", "1")
+        add(connection, "mine", "1")
+    *_, theirs, mine = service.events()
+    assert theirs.data.change.after == {"theirs": "1"}  # type: ignore[union-attr]
+    assert mine.data.change.before == {"theirs": "1"}  # type: ignore[union-attr]
+    assert mine.data.change.set == {"mine": "1"}  # type: ignore[union-attr]
+
+
+def test_two_phases_record_with_or_without_a_prepare(service: Service) -> None:
+    if service.stock.dialect.name == "sqlite":
+        pytest.skip("SQLite has one phase")
+    with service.hooked.connect() as connection:
+        for image_id in (ID, OTHER):
+            transaction = connection.begin_twophase()
+            register(connection, image_id)
+            if image_id == ID:
+                transaction.prepare()
+            transaction.commit()
+    assert types(service.events()) == types(service.events(OTHER)) == [REGISTERED]
 
 
 def test_an_image_older_than_the_ledger_is_imported_at_its_first_change(service: Service) -> None:
