@@ -59,7 +59,6 @@ def examine(settings: Settings, glance_conf: Path | None) -> Iterator[Finding]:
     yield from _ledger_and_model(settings)
     if settings.registry.schema_ids or settings.registry.url:
         yield _checked("schema registry", lambda: _registry(settings))
-    yield _checked("owners of event types", lambda: _owners(settings))
     if settings.relay.outbox or settings.relay.spool:
         yield _checked("outbox", lambda: _outbox(settings))
     if glance_conf is not None:
@@ -110,6 +109,10 @@ def _ledger_and_model(settings: Settings) -> Iterator[Finding]:
         yield _checked("checkpoint", lambda: _checkpoint(settings))
     else:
         yield Finding(check="checkpoint", fine=None, text="needs the ledger and the read model")
+    if model.fine:
+        yield _checked("owners of event types", lambda: _owners(settings))
+    else:
+        yield Finding(check="owners of event types", fine=None, text="needs the read model")
 
 
 def _ledger(settings: Settings) -> str:

@@ -4,7 +4,8 @@ What cannot be reached is a red line as well, and the rest is shown all the same
 nothing is red, 1 where something is, 3 where a part cannot be reached.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -62,20 +63,23 @@ class _Seen:
     def __init__(self, settings: Settings) -> None:
         self.failures: list[Problem] = []
         self.unreachable = False
-        ends = self._try("the ledger", "metaledger doctor", lambda: _ends(settings)) or {}
-        model = self._try("the read model", "metaledger migrate", lambda: _model(settings))
-        model = model or _Model()
+        has_outbox = settings.relay.outbox or settings.relay.spool
+        # At once: each may take its time to say that nobody answers.
+        with ThreadPoolExecutor() as looking:
+            ledger = looking.submit(_ends, settings)
+            read_model = looking.submit(_model, settings)
+            outbox = looking.submit(_outbox, settings) if has_outbox else None
+        ends = self._found("the ledger", "metaledger doctor", ledger) or {}
+        model = self._found("the read model", "metaledger migrate", read_model) or _Model()
         self.streams, self.parked, self.quarantine = model.streams, model.parked, model.quarantine
         self.partitions = _partitions(model.checkpoints, ends)
         self.outbox: OutboxStatus | None = None
-        if settings.relay.outbox or settings.relay.spool:
-            self.outbox = self._try(
-                "the outbox", "metaledger outbox install", lambda: _outbox(settings)
-            )
+        if outbox is not None:
+            self.outbox = self._found("the outbox", "metaledger outbox install", outbox)
 
-    def _try(self, name: str, command: str, look: Callable[[], T]) -> T | None:
+    def _found(self, name: str, command: str, looked: Future[T]) -> T | None:
         try:
-            return look()
+            return looked.result()
         except MetaledgerError as error:
             self.unreachable = self.unreachable or error.retriable
             self.failures.append(Problem(f"{name}: {error}", command))

@@ -58,7 +58,7 @@ def test_what_is_not_there_yet_is_said_and_nothing_is_made(metaledger, home):
         "ledger": False,
         "read model": False,
         "checkpoint": None,
-        "owners of event types": False,
+        "owners of event types": None,
     }
     assert list(home.iterdir()) == []
 
