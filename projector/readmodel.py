@@ -90,12 +90,7 @@ def _absent(engine: Engine) -> bool:
 def _claim(engine: Engine) -> None:
     """Makes the file's journal WAL, which no transaction can; refuses another program's file."""
     with engine.connect() as connection:
-        tables = inspect(connection).get_table_names()
-        if tables and "read_model" not in tables:
-            raise UsageError(
-                f"{Path(engine.url.database or '').name} holds tables of another program: a read "
-                "model is a file of its own"
-            )
+        _refuse_foreign(connection)
     raw = engine.raw_connection()
     try:
         raw.cursor().execute("PRAGMA journal_mode=WAL")
@@ -103,9 +98,20 @@ def _claim(engine: Engine) -> None:
         raw.close()
 
 
+def _refuse_foreign(connection: Connection) -> None:
+    tables = inspect(connection).get_table_names()
+    if tables and "read_model" not in tables:
+        name = Path(connection.engine.url.database or "").name
+        raise UsageError(
+            f"{name} holds tables of another program: a read model is a file of its own"
+        )
+
+
 def _checked(connection: Connection) -> ReadModel:
     found = _revision(connection)
     if found is None:
+        if connection.dialect.name == "sqlite":
+            _refuse_foreign(connection)
         raise VersionMismatch(_EMPTY)
     if found != REVISION:
         raise VersionMismatch(_OLDER if found in _known() else _NEWER)
