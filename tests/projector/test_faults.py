@@ -201,7 +201,7 @@ def test_a_database_that_breaks_off_is_tried_again_and_nothing_is_doubled(
     expected = dump(clean)
     broken = sqlite3.OperationalError if "sqlite" in url else psycopg2.OperationalError
     with kept_open(url):
-        for at in range(9, 60, 2):
+        for at in range(9, 50, 4):
             empty(url)
             fault = Fault(at, lambda: broken("broken off"))
             _follow_to_end(url, ledger, fault)

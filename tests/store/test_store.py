@@ -190,6 +190,17 @@ def test_hostile_text_is_stored_exactly(url: str, how: str) -> None:
         assert [tuple(found.values()) for found in rows(engine, anomalies)] == written
 
 
+def test_a_text_that_looks_like_null_is_none(url: str) -> None:
+    written = [
+        anomaly(str(number), severity=text, withdrawn_by_event=None)
+        for number, text in enumerate(["\x02", "\\N", ""])
+    ]
+    with store_of(url) as store, engine_of(url) as engine:
+        with store.transaction() as transaction:
+            write(transaction, anomalies=Change(copied=written))
+        assert [tuple(found.values()) for found in rows(engine, anomalies)] == written
+
+
 def test_what_an_index_cannot_hold_is_unstorable_and_writes_nothing(url: str) -> None:
     noise = "".join(hashlib.sha256(str(number).encode()).hexdigest() for number in range(99))
     with store_of(url) as store:
