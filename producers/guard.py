@@ -13,6 +13,7 @@ The rules (RELIABILITY.md, "Inside the service's transaction"):
 Here stands the one `except Exception` of the writing side, with its counter.
 """
 
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -100,8 +101,9 @@ class Guard:
             self._watched.add(connection.engine)
             event.listen(connection.engine, "commit", self._refuse_doomed)
             event.listen(connection.engine, "prepare_twophase", self._refuse_doomed)
+            event.listen(connection.engine, "commit_twophase", self._refuse_doomed)
 
-    def _refuse_doomed(self, connection: Connection, *_xid: object) -> None:
+    def _refuse_doomed(self, connection: Connection, *_phase: object) -> None:
         if connection.get_transaction() in self._doomed:
             _roll_back(connection)
             raise Unrecorded("a change of this transaction was not recorded, and `strict` is set")
@@ -118,7 +120,9 @@ class Attempt:
 def attempt(connection: Connection) -> Iterator[Attempt]:
     """Runs the body in a savepoint. Raises, unchanged, only what could not be undone by it."""
     body = Attempt()
-    aborted = not _set_savepoint(connection)
+    # What the service is handling right now hangs on each error of ours, and says nothing of it.
+    handled = sys.exception()
+    aborted = not _set_savepoint(connection, handled)
     try:
         yield body
         if not aborted:
@@ -126,19 +130,22 @@ def attempt(connection: Connection) -> Iterator[Attempt]:
     except Exception as error:
         # In a transaction that was aborted before, nothing is left to record.
         if not aborted:
-            if ended_transaction(connection, error) or not _rolled_back_to(connection):
+            if ended_transaction(connection, error, handled) or not _rolled_back_to(connection):
                 raise
             body.error = error
 
 
-def ended_transaction(connection: Connection, error: BaseException) -> bool:
+def ended_transaction(
+    connection: Connection, error: BaseException, handled: BaseException | None = None
+) -> bool:
     """Whether nothing is left of the transaction, whatever the database still answers.
 
     Looks behind the error at its causes: a service may have put its own in front of the driver's.
+    But not at `handled`, nor behind it: that was there before.
     """
     if connection.closed or connection.invalidated:
         return True
-    return any(_ends(cause, connection.dialect.name) for cause in _causes(error))
+    return any(_ends(cause, connection.dialect.name) for cause in _causes(error, handled))
 
 
 def described(error: BaseException) -> str:
@@ -164,8 +171,8 @@ def _sqlstate(error: BaseException) -> str | None:
     return getattr(error, "pgcode", None) or getattr(error, "sqlstate", None)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
+def _causes(error: BaseException, handled: BaseException | None) -> Iterator[BaseException]:
+    seen = {id(handled)}
     waiting: list[object] = [error]
     while waiting:
         cause = waiting.pop()
@@ -176,16 +183,17 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             waiting += [getattr(cause, "orig", None), getattr(cause, "inner_exception", None)]
 
 
-def _set_savepoint(connection: Connection) -> bool:
+def _set_savepoint(connection: Connection, handled: BaseException | None) -> bool:
     """Sets it; False where the service's transaction was aborted before, so that it cannot be."""
     driver = connection.connection.dbapi_connection
     # Python's sqlite3 begins no transaction for a SAVEPOINT, and its RELEASE would be a commit.
     if connection.dialect.name == "sqlite" and not getattr(driver, "in_transaction", True):
-        connection.exec_driver_sql("BEGIN")
+        # Where a transaction that has read wants to write, SQLite waits for no other writer.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
     try:
         connection.exec_driver_sql(f"SAVEPOINT {_SAVEPOINT}")
     except Exception as error:
-        if any(_sqlstate(cause) == _ABORTED_SQLSTATE for cause in _causes(error)):
+        if any(_sqlstate(cause) == _ABORTED_SQLSTATE for cause in _causes(error, handled)):
             return False
         raise
     return True

@@ -5,9 +5,10 @@ import threading
 import pytest
 from sqlalchemy import QueuePool, event, insert, text
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
+from metaledger.producers.guard import ended_transaction
 from metaledger.schemas.errors import OutboxFull, Unrecorded
 from metaledger.schemas.meta import Origin
 
@@ -412,3 +413,78 @@ def test_several_aggregates_are_locked_in_sorted_order(service: Service) -> None
         service.outbox.record(connection, [draft("a", "one"), draft("b", "one")])
     thread.join()
     assert len(service.waiting()) == 6
+
+
+def test_an_error_that_the_service_is_handling_is_none_of_this_transaction(
+    service: Service,
+) -> None:
+    """It runs again, or cleans up, where it has caught a deadlock."""
+    service.drop_tables()
+    with pytest.raises(OperationalError):
+        _clean_up_after(service, _deadlock(service))
+    assert service.values() == [("a", "1")]
+    assert service.outbox.failures == 1
+
+
+def _clean_up_after(service: Service, deadlock: Exception) -> None:
+    try:
+        raise OperationalError("", None, deadlock)
+    except OperationalError:
+        service.commit_change("a", "1")
+        raise
+
+
+def _deadlock(service: Service) -> Exception:
+    """What the database's driver raises."""
+    error = Exception(1213)
+    error.sqlite_errorname = "SQLITE_BUSY"  # type: ignore[attr-defined]
+    error.sqlstate = "40P01"  # type: ignore[attr-defined]
+    with service.engine.connect() as connection:
+        assert ended_transaction(connection, error)
+    return error
+
+
+@on_sqlite
+def test_a_hook_waits_for_another_writer_as_the_service_would(service: Service) -> None:
+    """SQLite does not wait where a transaction that has read wants to write: it is busy at once."""
+    other = service.new_engine().connect()
+    other.execute(insert(changes), {"image": "other", "value": "1"})
+    waiting = threading.Event()
+    failures: list[Exception] = []
+
+    def statement(_c: object, _cursor: object, words: str, *_rest: object) -> None:
+        if "IMMEDIATE" in words:
+            waiting.set()
+
+    def run() -> None:
+        try:
+            with service.engine.connect() as connection:
+                with service.outbox.shield(connection, ["image:a"]):
+                    service.outbox.lock(connection, ["image:a"])
+                connection.execute(insert(changes), {"image": "a", "value": "1"})
+                connection.commit()
+        except DBAPIError as error:
+            failures.append(error)
+        waiting.set()
+
+    event.listen(service.engine, "before_cursor_execute", statement)
+    thread = threading.Thread(target=run)
+    thread.start()
+    waiting.wait()
+    other.commit()
+    thread.join()
+    assert failures == []
+    assert service.values() == [("other", "1"), ("a", "1")]
+
+
+@on_postgresql
+def test_two_phases_of_a_doomed_transaction_are_refused(service: Service) -> None:
+    strict = service.with_settings(strict=True)
+    with strict.engine.connect() as connection:
+        transaction = connection.begin_twophase()
+        connection.execute(insert(changes), {"image": "a", "value": "1"})
+        with pytest.raises(Unrecorded), strict.outbox.shield(connection, ["image:a"]):
+            raise Own
+        with pytest.raises(Unrecorded):
+            transaction.commit()
+    assert service.values() == []
