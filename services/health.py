@@ -64,6 +64,18 @@ def of_streams(streams: Sequence[Row], now: datetime) -> Iterator[Problem]:
             yield Problem(f"{name}: {row['last_error']}", _OUTBOX)
 
 
+def of_log(
+    log: tuple[str, int] | None, projected: tuple[str | None, int | None]
+) -> Iterator[Problem]:
+    """Where the log (its identity and partitions) is not the one that was projected."""
+    if log is not None and projected[0] is not None and log != projected:
+        yield Problem(
+            f"the read model was built from log {projected[0]} with {projected[1]} partitions, and "
+            f"this is log {log[0]} with {log[1]}: nothing is projected",
+            "metaledger doctor",
+        )
+
+
 def of_partitions(partitions: Sequence[Partition], now: datetime) -> Iterator[Problem]:
     """Where the projection does not come on."""
     late = [

@@ -115,6 +115,7 @@ _PARKED = _query("""
     SELECT aggregate_kind, aggregate_id, count(*) AS events, min(recorded_at) AS since
       FROM parked_events GROUP BY aggregate_kind, aggregate_id ORDER BY 4""")
 
+_PROJECTED_LOG = _query("SELECT topic_id, partitions FROM read_model")
 _CHECKPOINTS = _query(
     "SELECT log_partition, next_offset, last_recorded_at FROM checkpoints ORDER BY log_partition"
 )
@@ -213,6 +214,12 @@ def quarantined(connection: Connection, partition: int, offset: int) -> Row | No
 def parked(connection: Connection) -> list[Row]:
     """The aggregates that wait, with the number of events and the oldest one's time."""
     return _rows(connection, _PARKED)
+
+
+def projected_log(connection: Connection) -> tuple[str | None, int | None]:
+    """The identity and the partitions of the log that is projected; None before the first time."""
+    topic_id, partitions = connection.execute(_PROJECTED_LOG).one()
+    return topic_id, partitions
 
 
 def checkpoints(connection: Connection) -> list[Row]:

@@ -66,13 +66,14 @@ class _Seen:
         has_outbox = settings.relay.outbox or settings.relay.spool
         # At once: each may take its time to say that nobody answers.
         with ThreadPoolExecutor() as looking:
-            ledger = looking.submit(_ends, settings)
+            ledger = looking.submit(_ledger, settings)
             read_model = looking.submit(_model, settings)
             outbox = looking.submit(_outbox, settings) if has_outbox else None
-        ends = self._found("the ledger", "metaledger doctor", ledger) or {}
+        log = self._found("the ledger", "metaledger doctor", ledger)
         model = self._found("the read model", "metaledger migrate", read_model) or _Model()
         self.streams, self.parked, self.quarantine = model.streams, model.parked, model.quarantine
-        self.partitions = _partitions(model.checkpoints, ends)
+        self.partitions = _partitions(model.checkpoints, log.ends if log else {})
+        self.of_log = list(health.of_log(log.identity if log else None, model.projected_log))
         self.outbox: OutboxStatus | None = None
         if outbox is not None:
             self.outbox = self._found("the outbox", "metaledger outbox install", outbox)
@@ -87,16 +88,24 @@ class _Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class _Ledger:
+    identity: tuple[str, int]
+    ends: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class _Model:
+    projected_log: tuple[str | None, int | None] = (None, None)
     streams: list[Row] = field(default_factory=list)
     checkpoints: list[Row] = field(default_factory=list)
     parked: list[Row] = field(default_factory=list)
     quarantine: list[Row] = field(default_factory=list)
 
 
-def _ends(settings: Settings) -> Mapping[int, int]:
+def _ledger(settings: Settings) -> _Ledger:
     with parts.open_log(settings) as log:
-        return {partition: end for partition, (_, end) in log.bounds().items()}
+        ends = {partition: end for partition, (_, end) in log.bounds().items()}
+        return _Ledger((log.topic_id, log.partitions), ends)
 
 
 def _model(settings: Settings) -> _Model:
@@ -106,6 +115,7 @@ def _model(settings: Settings) -> _Model:
 
 def _read(connection: Connection) -> _Model:
     return _Model(
+        queries.projected_log(connection),
         queries.streams(connection),
         queries.checkpoints(connection),
         queries.parked(connection),
@@ -134,7 +144,7 @@ def _partitions(checkpoints: list[Row], ends: Mapping[int, int]) -> list[Partiti
 def _problems(seen: _Seen, now: datetime) -> list[Problem]:
     found = [
         *health.of_streams(seen.streams, now),
-        *health.of_partitions(seen.partitions, now),
+        *(seen.of_log or health.of_partitions(seen.partitions, now)),
         *health.of_parked(seen.parked, seen.quarantine, now),
     ]
     if seen.outbox is not None:
