@@ -10,7 +10,7 @@ The rules (RELIABILITY.md, "Inside the service's transaction"):
 - What goes up from the commit's own event rolls the DBAPI connection back first: SQLAlchemy does
   not, and the pool's next user would commit what was refused.
 
-Here stands the one `except Exception` of the writing side, with its counter.
+Here alone stands `except Exception` on the writing side, with its counter.
 """
 
 import sys
@@ -75,6 +75,14 @@ class Guard:
         except BaseException:
             _roll_back(connection)
             raise
+
+    @contextmanager
+    def tolerate(self, connection: Connection, aggregates: Sequence[str] = ()) -> Iterator[None]:
+        """As `shield`, for a body that runs no SQL: there is nothing to undo, and no savepoint."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 (counted, logged, or fails the change)
+            self._undone(connection, aggregates, error)
 
     def _undone(self, connection: Connection, aggregates: Sequence[str], error: Exception) -> None:
         self.count += 1

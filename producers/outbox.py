@@ -30,6 +30,7 @@ from sqlalchemy import Connection, insert
 
 from metaledger.producers import counters
 from metaledger.producers.counters import Counter
+from metaledger.producers.gathering import is_autocommit
 from metaledger.producers.guard import Guard, attempt
 from metaledger.producers.memory import Memory
 from metaledger.producers.numbering import MENDING, Numbered, Numbering, require_storable
@@ -86,6 +87,12 @@ class Outbox:
         rolls the DBAPI connection back first, or the pool would hand out an open transaction.
         """  # noqa: D205
         return self._guard.shield_commit(connection, aggregates)
+
+    def tolerate(
+        self, connection: Connection, aggregates: Sequence[str] = ()
+    ) -> AbstractContextManager[None]:
+        """As `shield`, for a body that runs no SQL."""
+        return self._guard.tolerate(connection, aggregates)
 
     def lock(self, connection: Connection, aggregates: Collection[str]) -> Mapping[str, Counter]:
         """Takes the aggregates' counters, in sorted order, until the transaction ends.
@@ -167,6 +174,11 @@ class Outbox:
         """After an error was undone: marks the aggregates in the database, else in memory."""
         self._memory.give_back(connection)
         self._memory.missed(max(1, len(aggregates)))
+        if is_autocommit(connection):
+            self._memory.remember(aggregates, self._clock())
+            return
+        if not aggregates:
+            return
         with attempt(connection) as marking:
             self.mark_unrecorded(connection, aggregates)
         if marking.error is not None:

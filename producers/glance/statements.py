@@ -6,7 +6,8 @@ bulk `Query.update` and Core look alike there), and Glance's own `DeleteFromSele
 old `deleted_at`, and that is what it goes by. Not covered, for the engine sees no expression: SQL
 as text. `reconcile` finds what such SQL did.
 
-A deletion of rows that were no longer live tells nothing and touches nothing, so a purge of a
+A statement of these kinds that is not understood raises NotUnderstood: better counted than passed
+over. A deletion of rows that were no longer live tells nothing and touches nothing, so a purge of a
 hundred thousand old images costs one query a table.
 """
 
@@ -15,11 +16,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnClause, ColumnElement, Select, Table, false, select, true
+from sqlalchemy import ColumnClause, ColumnElement, CursorResult, Select, Table, false, select, true
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.dml import DMLWhereBase
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
-from sqlalchemy.sql.expression import ClauseElement, Delete, Insert, Update, UpdateBase
+from sqlalchemy.sql.expression import (
+    ClauseElement,
+    Delete,
+    Insert,
+    SelectBase,
+    Update,
+    UpdateBase,
+)
+
+from metaledger.schemas.errors import MetaledgerError
 
 # The tables that tell of an image, each with the column that names it.
 WATCHED = {
@@ -33,6 +43,10 @@ PROPERTIES = "image_properties"
 Row = Mapping[str, Any]
 # The image that a row belongs to: (table, primary key) to image id.
 Owners = Mapping[tuple[str, Any], str]
+
+
+class NotUnderstood(MetaledgerError):
+    """A statement changes images, and which ones cannot be read from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +87,15 @@ def named_images(target: Target, owners: Owners) -> frozenset[str] | None:
     """The ids that the statement names; None where it does not, and the database has to be asked.
 
     A row that is named by its own key stands for its image where `owners` knows it. An Insert that
-    leaves the image's id to a default names none: an empty set.
+    leaves an image's own id to a default names none: an empty set.
     """
     if isinstance(target.statement, Insert):
-        return frozenset(_inserted(target))
+        if target.statement.select is not None:
+            return None
+        inserted = frozenset(_inserted(target))
+        if not inserted and not target.registers:
+            raise NotUnderstood(f"an INSERT into {target.table.name} computes its image's id")
+        return inserted
     where, table = _where(target), target.table
     if where is None:
         return None
@@ -91,18 +110,37 @@ def named_images(target: Target, owners: Owners) -> frozenset[str] | None:
     return frozenset(named)
 
 
-def query_of_images(target: Target) -> Select[Any] | None:
-    """The ids that the statement's WHERE finds, to be run once with each of its rows.
+def query_of_images(target: Target) -> Select[Any]:
+    """The ids that the statement's WHERE or SELECT finds, to be run once with each of its rows.
 
-    None where the statement has no WHERE that is understood.
+    Raises NotUnderstood.
     """
+    if isinstance(target.statement, Insert):
+        return _selected(target.statement, WATCHED[target.table.name])
     where = _where(target)
     if where is None:
-        return None
+        raise NotUnderstood(f"{type(target.statement).__name__} on {target.table.name}")
     query = select(target.image_column).where(where)
     if not isinstance(target.statement, Update):
         query = query.where(target.table.c.deleted == false())
     return query
+
+
+def made_images(result: CursorResult[Any]) -> set[str]:
+    """The ids that an Insert into `images` gave. Raises NotUnderstood, InvalidRequestError."""
+    made = {key[0] for key in result.inserted_primary_key_rows if key and key[0] is not None}
+    if not made:
+        raise NotUnderstood("an INSERT into images computes its ids")
+    return made
+
+
+def _selected(statement: Insert, key: str) -> Select[Any]:
+    """The image's column of INSERT … SELECT; an ORM's Select has columns by their place alone."""
+    names = list(statement._select_names or ())  # noqa: SLF001 (there is no public way)
+    if key not in names or not isinstance(statement.select, SelectBase):
+        raise NotUnderstood(f"INSERT … SELECT without {key}")
+    found = statement.select.subquery()
+    return select(list(found.c)[names.index(key)])
 
 
 def _inserted(target: Target) -> Iterator[str]:

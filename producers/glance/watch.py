@@ -12,22 +12,25 @@ Rules (RELIABILITY.md, "Inside the service's transaction"):
 - What was gathered belongs to the connection and is forgotten on rollback (`gathered`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Engine, Select, event
+from sqlalchemy import Connection, CursorResult, Engine, Insert, Select, event
 from sqlalchemy.sql.expression import ClauseElement
 
+from metaledger.producers.gathering import is_autocommit
 from metaledger.producers.glance import rows
 from metaledger.producers.glance.gathered import Dropped, Gathered, GivenUp, Touch, Transactions
 from metaledger.producers.glance.statements import (
     Target,
+    made_images,
     named_images,
     query_of_images,
     target_of,
 )
-from metaledger.producers.glance.tables import Reading, read_images
+from metaledger.producers.glance.tables import read_images
 from metaledger.producers.outbox import Outbox
+from metaledger.schemas.errors import UsageError
 from metaledger.schemas.events import Draft
 from metaledger.schemas.identity import Clock
 from metaledger.schemas.image import ImageEvent
@@ -77,20 +80,28 @@ class Watcher:
         if target is None:
             return
         gathered = self._transactions.of(connection)
-        named = named_images(target, gathered.owners)
-        if named is not None:
+        named: Collection[str] | None = None
+        query: Select[Any] | None = None
+        with self._outbox.tolerate(connection):
+            named = named_images(target, gathered.owners)
+            query = query_of_images(target) if named is None else None
+        if is_autocommit(connection):
+            self._refuse_autocommit(connection, named or ())
+        elif named is not None:
             self._touch(connection, gathered, named, target)
             if target.drops_properties:
                 dropped = (Dropped(image_id=image_id) for image_id in named)
                 self._transactions.learn(connection, *dropped)
-            return
-        query = query_of_images(target)
-        if query is None:
-            return
-        self._touch(connection, gathered, self._found(connection, query, target), target)
-        # Under the locks nobody adds to what the WHERE finds, except rows of other images.
-        query = query.with_for_update()
-        self._touch(connection, gathered, self._found(connection, query, target), target)
+        elif query is not None:
+            self._touch(connection, gathered, self._found(connection, query, target), target)
+            # Under the locks nobody adds to what the WHERE finds, except rows of other images.
+            if not isinstance(target.statement, Insert):
+                query = query.with_for_update()
+            self._touch(connection, gathered, self._found(connection, query, target), target)
+
+    def _refuse_autocommit(self, connection: Connection, named: Collection[str]) -> None:
+        with self._outbox.tolerate(connection, [f"image:{image_id}" for image_id in named]):
+            raise UsageError("the change is of a connection in autocommit mode: no event can be")
 
     def _found(self, connection: Connection, query: Select[Any], target: Target) -> set[str]:
         found: set[str] = set()
@@ -113,8 +124,11 @@ class Watcher:
         if target is None or not target.registers:
             return
         gathered = self._transactions.of(connection)
-        if not named_images(target, gathered.owners):
-            made = {key[0] for key in result.inserted_primary_key_rows if key}
+        made: Collection[str] = ()
+        with self._outbox.tolerate(connection):
+            if named_images(target, gathered.owners) == frozenset():
+                made = made_images(result)
+        if not is_autocommit(connection):
             self._touch(connection, gathered, made, target)
 
     def _touch(
@@ -126,7 +140,10 @@ class Watcher:
         aggregates = [f"image:{image_id}" for image_id in new]
         with self._outbox.shield(connection, aggregates):
             counters = self._outbox.lock(connection, aggregates)
-            reading = Reading() if target.registers else read_images(connection, new)
+            # Of an image that is being made and that was never heard of nothing can be there.
+            made = {it for it in aggregates if target.registers and counters[it].is_new}
+            known = [it for it, name in zip(new, aggregates, strict=True) if name not in made]
+            reading = read_images(connection, known)
             gathered.owners.update(reading.owners)
             touches = (
                 Touch(

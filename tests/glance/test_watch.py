@@ -20,10 +20,14 @@ from sqlalchemy import (
     Table,
     create_engine,
     delete,
+    false,
     insert,
+    literal,
+    select,
     text,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from metaledger.producers.administration import install, status
@@ -98,6 +102,14 @@ def rename(connection: Connection, name: str, image_id: str = ID) -> None:
 def types(events: list[Event]) -> list[tuple[str, str]]:
     return [(event.type, event.meta.origin.value) for event in events]
 
+
+DEFAULTING = Table(
+    "images",
+    MetaData(),
+    Column("id", String(36), primary_key=True, default=lambda: ID),
+    *(Column(name, String(30)) for name in ("name", "status")),
+    Column("deleted", Boolean),
+)
 
 REGISTERED = ("ImageRegistered", "OBSERVED")
 IMPORTED = ("ImageRegistered", "IMPORTED")
@@ -315,15 +327,82 @@ def test_without_an_outbox_the_service_goes_on(service: Service) -> None:
 
 
 def test_an_image_whose_id_is_a_default_is_known_once_it_has_one(service: Service) -> None:
-    defaulting = Table(
-        "images",
-        MetaData(),
-        Column("id", String(36), primary_key=True, default=lambda: ID),
-        *(Column(name, String(30)) for name in ("name", "status")),
-        Column("deleted", Boolean),
-    )
     with service.hooked.begin() as connection:
-        connection.execute(insert(defaulting).values(name="n", status="queued", deleted=False))
+        connection.execute(insert(DEFAULTING).values(name="n", status="queued", deleted=False))
+    assert types(service.events()) == [REGISTERED]
+
+
+def test_an_image_that_was_there_is_not_registered_again_by_an_upsert(service: Service) -> None:
+    dialect = {"sqlite": sqlite, "postgresql": postgresql}[service.stock.dialect.name]
+    with service.hooked.begin() as connection:
+        register(connection)
+    with service.hooked.begin() as connection:
+        row = {"id": ID, "name": "m", "status": "queued", "deleted": False}
+        upsert = dialect.insert(IMAGES).values(row)
+        connection.execute(
+            upsert.on_conflict_do_update(index_elements=["id"], set_={"name": upsert.excluded.name})
+        )
+    assert types(service.events()) == [REGISTERED, UPDATED]
+
+
+def test_rows_that_a_query_finds_are_told(service: Service) -> None:
+    with service.hooked.begin() as connection:
+        register(connection)
+        register(connection, OTHER)
+    with service.hooked.begin() as connection:
+        found = select(literal("k"), IMAGES.c.id, literal("v"), false()).where(IMAGES.c.id == ID)
+        columns = ["name", "image_id", "value", "deleted"]
+        connection.execute(insert(PROPERTIES).from_select(columns, found))
+    assert live_properties(service.events()) == {"k": "v"}
+    assert types(service.events(OTHER)) == [REGISTERED]
+
+
+def test_a_statement_that_names_no_image_is_counted(service: Service) -> None:
+    with service.hooked.begin() as connection:
+        register(connection)
+    with service.hooked.begin() as connection:
+        computed = select(IMAGES.c.id).where(IMAGES.c.id == ID).scalar_subquery()
+        connection.execute(
+            insert(PROPERTIES).values(image_id=computed, name="k", value="v", deleted=False)
+        )
+        rename(connection, "m")
+    event = service.events()[-1]
+    assert event.meta.missed == 1
+    assert event.data.attributes == {"name": "m"}  # type: ignore[union-attr]
+
+
+def test_strict_fails_a_statement_that_names_no_image(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooked = strict_engine(service, monkeypatch)
+    with hooked.begin() as connection:
+        register(connection)
+    computed = select(IMAGES.c.id).scalar_subquery()
+    with pytest.raises(Unrecorded), hooked.begin() as connection:
+        connection.execute(insert(TAGS).values(image_id=computed, value="t", deleted=False))
+    with service.stock.connect() as connection:
+        assert connection.scalar(select(TAGS.c.id)) is None
+    hooked.dispose()
+
+
+def test_a_default_id_that_nobody_can_ask_for_is_counted(service: Service) -> None:
+    with service.hooked.begin() as connection:
+        statement = insert(DEFAULTING).values(name="n", status="queued", deleted=False)
+        assert connection.scalar(statement.returning(DEFAULTING.c.name)) == "n"
+    with service.hooked.begin() as connection:
+        register(connection, OTHER)
+    assert service.events(OTHER)[0].meta.missed == 1
+
+
+def test_a_change_in_autocommit_mode_goes_through_and_is_counted(service: Service) -> None:
+    with service.hooked.begin() as connection:
+        register(connection)
+    hooked = create_engine(f"{service.url}?plugin=metaledger", isolation_level="AUTOCOMMIT")
+    with hooked.connect() as connection:
+        rename(connection, "m")
+    hooked.dispose()
+    with service.stock.connect() as connection:
+        assert connection.scalar(select(IMAGES.c.name)) == "m"
     assert types(service.events()) == [REGISTERED]
 
 

@@ -428,7 +428,7 @@ def test_an_error_that_the_service_is_handling_is_none_of_this_transaction(
 
 def _clean_up_after(service: Service, deadlock: Exception) -> None:
     try:
-        raise OperationalError("", None, deadlock)
+        raise OperationalError("", None, deadlock)  # noqa: TRY301 (it is handled right here)
     except OperationalError:
         service.commit_change("a", "1")
         raise
