@@ -13,7 +13,6 @@ from typing import Any
 from metaledger.projector.folds import Projection
 from metaledger.projector.intake import Read
 from metaledger.schemas.events import StreamNumber
-from metaledger.schemas.log import Position
 
 Row = dict[str, Any]
 
@@ -68,10 +67,6 @@ class Memory:
         """The number was seen: the next one is due."""
         self.numbers[number.stream_id, number.epoch] = number.stream_seq + 1
         self.is_changed = True
-
-    def position(self, offset: int) -> Position:
-        """Where the aggregate's record at that offset stands."""
-        return Position(self.partition, offset)
 
 
 Projections = dict[str, Projection[Any]]

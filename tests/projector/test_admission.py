@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from metaledger.projector.folds import Fact
+from metaledger.projector.folds.image import IMAGE_PROJECTION
 from metaledger.projector.intake import Rules
-from metaledger.projector.project import Settings
+from metaledger.projector.project import Settings, bring_up_to_end
 from metaledger.projector.quarantine import accept_gap, release, skip
+from metaledger.projector.store import Store
 from metaledger.schemas.errors import TooMuchPoison, UnknownSchema, UsageError
 from metaledger.schemas.events import Event, EventData, StreamNumber
 from metaledger.schemas.identity import derived_id
@@ -31,6 +34,7 @@ from .ledgers import (
     CODEC,
     CONTEXT,
     RECORDED_AT,
+    TOLERANT,
     Hooked,
     Ledger,
     damaged,
@@ -625,6 +629,76 @@ def test_a_sound_copy_counts_in_the_place_of_skipped_poison(url: str, ledger: Le
     found = dump(url)
     assert values(found) == ["1", "2", "3"]
     assert parked(found) == {"image:a": None}
+
+
+def test_poison_that_is_skipped_before_its_turn_waits_for_it(url: str, ledger: Ledger) -> None:
+    positions = ledger.append(event(registered(k="1"), 1), damaged(event(updated(k="3"), 3)))
+    ledger.append(event(updated(k="4"), 4), skipped(positions[1]))
+    ledger.project(url)
+    assert parked(dump(url)) == {"image:a": "gap"}
+    ledger.append(event(updated(k="2"), 2))
+    ledger.project(url)
+    found = dump(url)
+    assert values(found) == ["1", "2", "4"]
+    assert parked(found) == {"image:a": None}
+
+
+def test_a_fold_that_fails_makes_poison_of_one_event(url: str, ledger: Ledger) -> None:
+    def fails(state: Any, fact: Fact) -> Any:
+        if fact.event.meta.stream_seq == 2:
+            raise KeyError("k")
+        return IMAGE_PROJECTION.fold(state, fact)
+
+    ledger.append(event(registered(k="1"), 1), event(updated(k="2"), 2))
+    ledger.append(event(registered("b"), 1))
+    with store_of(url), engine_of(url) as engine:
+        store = Store(engine, (replace(IMAGE_PROJECTION, fold=fails),))
+        bring_up_to_end(ledger.log, store, CODEC, settings=TOLERANT)
+    found = dump(url)
+    assert [(row["reason"], row["stream_seq"]) for row in found["quarantine"]] == [
+        ("unfoldable", 2)
+    ]
+    assert "KeyError" in found["quarantine"][0]["error"]
+    assert offsets(found, "ledger_events") == [0, 2]
+
+
+@pytest.mark.parametrize(
+    "aggregate",
+    ["stream:s", "stream:/1", "stream:s/01", "stream:s/-1", "stream:s/" + "1" * 10, "instance:a"],
+)
+def test_a_report_of_no_streams_partition_is_poison(
+    url: str, ledger: Ledger, aggregate: str
+) -> None:
+    report = SourceProgressed(rows_waiting=1, rows_max=1, unrecorded_aggregates=0)
+    ledger.append(event(report, 1, aggregate=aggregate))
+    ledger.project(url)
+    assert [row["reason"] for row in dump(url)["quarantine"]] == ["unfoldable"]
+
+
+def test_poison_is_judged_by_the_latest_records(url: str, ledger: Ledger) -> None:
+    settings = Settings(poison_records_min=4, batch_records_max=2)
+    ledger.append(*(event(registered(f"good-{number}"), 1) for number in range(20)))
+    ledger.append(damaged(event(registered("bad-0"), 1)), event(registered("good"), 1))
+    ledger.project(url, settings)
+    assert len(dump(url)["quarantine"]) == 1
+    ledger.append(*(damaged(event(registered(f"bad-{number}"), 1)) for number in range(1, 9)))
+    with pytest.raises(TooMuchPoison):
+        ledger.project(url, settings)
+    assert len(dump(url)["quarantine"]) < 6
+
+
+def test_a_batch_ends_at_its_bytes(url: str, ledger: Ledger) -> None:
+    ledger.append(*(event(registered(str(number), k="v" * 1_000), 1) for number in range(1_200)))
+    sizes = []
+    with store_of(url) as store:
+        bring_up_to_end(
+            ledger.log,
+            store,
+            CODEC,
+            settings=replace(TOLERANT, batch_bytes_max=500_000, batch_time_max_s=60.0),
+            on_progress=lambda progress: sizes.append(progress.done),
+        )
+    assert sizes == [500, 1_000, 1_200]
 
 
 def test_a_gap_that_poison_fills_is_freed_by_its_skip(url: str, ledger: Ledger) -> None:
