@@ -50,8 +50,10 @@ class RelaySettings:
     batch_bytes_max: int = 8_000_000
     # Two light statements four times a second are nothing to a database, and lag stays below 1 s.
     poll_interval_s: float = 0.25
-    # A relay that died is replaced after this; one that lives renews it after a third.
-    lease_s: float = 15.0
+    # A relay that died is replaced after this; one that lives renews it after a third. It has to
+    # last longer than an append may take (30 s), or two relays take it from each other for ever,
+    # and neither gets to delete what it sent.
+    lease_s: float = 45.0
     # `guard` calls a source fresh for 60 s; a twelfth-of-a-minute report would fill the log.
     # None: nobody waits for this source, such as an operator's spool, and it reports nothing.
     progress_interval_s: float | None = 20.0
