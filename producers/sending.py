@@ -114,9 +114,11 @@ def settle(
             continue
         if isinstance(outcome, Position):
             acknowledged.append(row.id)
+            before = now_sent.get(row.aggregate) or sent.get(row.aggregate, NOTHING_SENT)
             if row.stream_id == stream_id:
-                before = now_sent.get(row.aggregate) or sent.get(row.aggregate, NOTHING_SENT)
                 now_sent[row.aggregate] = _moved(before, row)
+            elif before.held:
+                now_sent[row.aggregate] = replace(before, held=False)
             continue
         stopped.add(lane)
         if isinstance(outcome, Refused):

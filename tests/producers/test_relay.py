@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import event, select
@@ -11,8 +12,10 @@ from metaledger.producers import administration
 from metaledger.producers.lease import LeaseLost
 from metaledger.producers.relay import Relay
 from metaledger.producers.tables import outbox, sent
+from metaledger.schemas.events import StreamNumber
 from metaledger.schemas.ledger import SourceProgressed
 from metaledger.schemas.log.embedded import EmbeddedLog
+from metaledger.schemas.log.kafka import KafkaSettings
 
 from .kit import (
     CODEC,
@@ -239,7 +242,7 @@ def test_a_lease_is_taken_over_when_it_is_over(
     service.commit_change("a", "1")
     assert second.round().standby
     assert logged_events(log) == []
-    service.clock.add(16)
+    service.clock.add(46)
     assert not second.round().standby
     assert first.round().standby
     assert service.status().lease_owner == "second"
@@ -255,7 +258,7 @@ def test_a_relay_that_lost_its_lease_changes_nothing(
 
     def meanwhile() -> None:
         writer.behind = lambda: None
-        service.clock.add(16)
+        service.clock.add(46)
         second.drain()
         service.commit_change("a", "2")
 
@@ -268,6 +271,53 @@ def test_a_relay_that_lost_its_lease_changes_nothing(
     second.drain()
     assert told(first_times(log)) == [("a", "1"), ("a", "2")]
     assert_runs_without_holes(log)
+
+
+def test_a_slow_log_is_drained_though_two_relays_wait_for_it(
+    service: Service, log: EmbeddedLog, writer: FailingLog
+) -> None:
+    """Each append takes nearly as long as a log may: the lease has to last longer."""
+    service.commit_change("a", "1")
+    first, second = (new_relay(service, writer, owner=name) for name in ("first", "second"))
+    assert not first.round().standby
+
+    def slow() -> None:
+        writer.behind = lambda: None
+        service.clock.add(KafkaSettings(bootstrap="", topic="").send_timeout_s)
+        assert second.round().standby
+
+    service.commit_change("a", "2")
+    writer.behind = slow
+    assert first.round().sent == 2  # the change, and how the source is
+    assert told(logged_events(log)) == [("a", "1"), ("a", "2")]
+
+
+def test_a_foreign_event_that_was_refused_is_held_no_longer_than_it_waits(
+    service: Service, log: EmbeddedLog, writer: FailingLog
+) -> None:
+    number = StreamNumber(stream_id="elsewhere", epoch=1, stream_seq=7)
+    with service.engine.begin() as connection:
+        service.outbox.record(connection, [replace(draft("a"), number=number)])
+    writer.refused = {"image:a"}
+    relay = new_relay(service, writer)
+    relay.drain()
+    assert service.status().held_aggregates == 1
+    writer.refused = set()
+    service.clock.add(61)
+    relay.drain()
+    assert len(logged_events(log)) == 1
+    assert service.status().held_aggregates == 0
+
+
+def test_a_reseed_says_nothing_of_what_the_relay_tells_itself(
+    service: Service, writer: FailingLog
+) -> None:
+    relay = new_relay(service, writer)
+    relay.drain()
+    administration.reseed(service.engine)
+    service.clock.add(21)
+    relay.drain()
+    assert service.status().unrecorded_aggregates == 0
 
 
 def test_progress_tells_how_the_source_is(
