@@ -37,6 +37,9 @@ def open_database(url: str | URL) -> Engine:
         )
     except (ArgumentError, ImportError, TypeError) as error:
         raise UsageError(f"no database URL that can be opened: {described(error)}") from error
+    except ValueError:
+        # It quotes what it took for the port: a part of a password that holds an unescaped `@`.
+        raise UsageError("no database URL that can be opened: its port is no number") from None
 
 
 def open_sqlite(url: URL) -> Engine:

@@ -8,6 +8,7 @@ from sqlalchemy import Engine, event, insert
 from sqlalchemy.orm import Session
 
 from metaledger.producers import administration
+from metaledger.producers.database import open_database
 from metaledger.schemas.errors import MalformedRecord, UsageError, VersionMismatch
 from metaledger.schemas.events import StreamNumber
 from metaledger.schemas.meta import Origin
@@ -209,6 +210,7 @@ def test_a_reseed_counts_anew_and_asks_for_mending(service: Service) -> None:
     service.commit_change("a", "1")
     service.commit_change("a", "2")
     assert administration.reseed(service.engine) == 2
+    assert [it.aggregate for it in service.status().unrecorded] == ["image:a"]
     with service.engine.begin() as connection:
         counters = service.outbox.lock(connection, ["image:a", "image:b"])
         assert counters["image:a"].unrecorded
@@ -232,3 +234,10 @@ def test_a_reseed_counts_anew_and_asks_for_mending(service: Service) -> None:
 def test_a_reseed_goes_above_the_epoch_that_is_known(service: Service) -> None:
     assert administration.reseed(service.engine, above=7) == 8
     assert service.status().epoch == 8
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:p@ss:secret@h/db", "nothing", "nosuch://h/db"])
+def test_what_is_no_url_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        open_database(url)
+    assert "secret" not in str(raised.value)
