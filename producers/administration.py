@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Select, func, insert, inspect, select, update
 
-from metaledger.producers.counters import read_stream
+from metaledger.producers.counters import mark_all, read_stream
 from metaledger.producers.database import reached
 from metaledger.producers.settings import OUTBOX_ROWS_MAX
 from metaledger.producers.tables import (
@@ -145,12 +145,15 @@ def reseed(engine: Engine, *, above: int = 0, clock: Clock = system_clock) -> in
     epoch every aggregate counts from 1 again. What waits goes out under its old epoch first, and
     each aggregate counts as unrecorded until its next event mends it. Where the same backup may
     have been restored before, `above` is the highest epoch that the ledger knows. The service may
-    run on; transactions that are open now may still number in the old epoch.
+    run on; it waits while the counters are marked, and transactions that are open now may still
+    number in the old epoch.
     """
     with reached(engine) as connection:
         require_installed(connection)
         epoch = max(read_stream(connection).epoch, above) + 1
-        connection.execute(update(stream).values(epoch=epoch, epoch_began_at=clock()))
+        now = clock()
+        connection.execute(update(stream).values(epoch=epoch, epoch_began_at=now))
+        mark_all(connection, now)
     return epoch
 
 

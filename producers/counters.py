@@ -9,14 +9,16 @@ aggregates would wait for each other.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Insert, and_, select, text, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from metaledger.producers.tables import FORMAT_VERSION, counters, microseconds, stream
+from metaledger.producers.tables import FORMAT_VERSION, counters, stream
 from metaledger.schemas.errors import UsageError, VersionMismatch
+
+# Of the relay's own events, each of which tells all: a lost one is no lost change.
+PROGRESS_PREFIX = "stream:"
 
 # SQLite's old limit of variables in a statement is 999.
 _IN_LIST_MAX = 500
@@ -24,11 +26,10 @@ _IN_LIST_MAX = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """The installation's stream; `epoch_began_at` is the time of the last reseed, if any."""
+    """The installation's stream."""
 
     stream_id: str
     epoch: int
-    epoch_began_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,7 @@ def read_stream(connection: Connection) -> Stream:
             f"the outbox's tables have format {row.format_version}, and this build reads and "
             f"writes {FORMAT_VERSION}: run `metaledger outbox install` of the newer version"
         )
-    return Stream(stream_id=row.stream_id, epoch=row.epoch, epoch_began_at=row.epoch_began_at)
+    return Stream(stream_id=row.stream_id, epoch=row.epoch)
 
 
 def take(
@@ -82,8 +83,11 @@ def take(
     ]
     if not rows:
         return {}
-    upsert = _upsert(connection.dialect.name, microseconds(source.epoch_began_at))
-    return {row.aggregate: _counter(row, source) for row in _taken(connection, upsert, rows)}
+    upsert = _UPSERTS[connection.dialect.name]
+    return {
+        row.aggregate: Counter(seq=row.seq, epoch=row.epoch, unrecorded_since=row.unrecorded_since)
+        for row in _taken(connection, upsert, rows)
+    }
 
 
 def mark(connection: Connection, aggregates: Collection[str], at: datetime) -> None:
@@ -93,18 +97,21 @@ def mark(connection: Connection, aggregates: Collection[str], at: datetime) -> N
         connection.execute(update(counters).where(which).values(unrecorded_since=at))
 
 
+def mark_all(connection: Connection, at: datetime) -> None:
+    """Marks every counter of a service's aggregate that ever gave out a number."""
+    which = and_(
+        counters.c.seq > 0,
+        counters.c.unrecorded_since.is_(None),
+        ~counters.c.aggregate.startswith(PROGRESS_PREFIX),
+    )
+    connection.execute(update(counters).where(which).values(unrecorded_since=at))
+
+
 def unmark(connection: Connection, aggregates: Collection[str]) -> None:
     """Takes the mark from counters that `take` has locked."""
     for names in _chunks(sorted(aggregates)):
         which = counters.c.aggregate.in_(names)
         connection.execute(update(counters).where(which).values(unrecorded_since=None))
-
-
-def _counter(row: Any, source: Stream) -> Counter:  # noqa: ANN401 (a row's own type)
-    since = row.unrecorded_since
-    if since is None and row.epoch < source.epoch and row.seq > 0:
-        since = source.epoch_began_at
-    return Counter(seq=row.seq, epoch=row.epoch, unrecorded_since=since)
 
 
 def _taken(connection: Connection, upsert: Insert, rows: Sequence[dict[str, Any]]) -> Iterator[Any]:
@@ -129,30 +136,23 @@ _RETURNED = (
     counters.c.seq,
     counters.c.unrecorded_since,
 )
-_SELECT_STREAM = select(
-    stream.c.stream_id, stream.c.epoch, stream.c.epoch_began_at, stream.c.format_version
-).where(stream.c.id == 1)
+_SELECT_STREAM = select(stream.c.stream_id, stream.c.epoch, stream.c.format_version).where(
+    stream.c.id == 1
+)
 
 # What an upsert does to a row that is there, in this order: MariaDB assigns from left to right, and
-# what comes later sees what came before. Constants stand in the text, for PyMySQL makes one
-# statement of many rows only where no parameter follows them.
-_LACKS_SINCE_EPOCH = """CASE WHEN {old}.epoch < {epoch} AND {seq} > 0 AND {old}.seq > 0
-THEN COALESCE({old}.unrecorded_since, {began}) ELSE {old}.unrecorded_since END"""
+# what comes later sees what came before. No parameter follows the rows, for PyMySQL makes one
+# statement of many rows only then.
 _CHANGES = (
-    ("unrecorded_since", _LACKS_SINCE_EPOCH),
     ("seq", "CASE WHEN {old}.epoch < {epoch} AND {seq} > 0 THEN {seq} ELSE {old}.seq + {seq} END"),
     ("epoch", "CASE WHEN {old}.epoch < {epoch} AND {seq} > 0 THEN {epoch} ELSE {old}.epoch END"),
 )
 
 
-@lru_cache
-def _upsert(dialect: str, began: int) -> Insert:
-    """The dialect's upsert. `began`: when the epoch began, in microseconds; one value a database,
-    but for a reseed.
-    """  # noqa: D205
+def _upsert(dialect: str) -> Insert:
     new = "VALUES({})" if dialect in _MYSQL else "excluded.{}"
     names = {"old": counters.name, "epoch": new.format("epoch"), "seq": new.format("seq")}
-    changes = [(column, text(change.format(**names, began=began))) for column, change in _CHANGES]
+    changes = [(column, text(change.format(**names))) for column, change in _CHANGES]
     if dialect in _MYSQL:
         return mysql.insert(counters).on_duplicate_key_update(changes)
     if dialect == "sqlite":
@@ -166,3 +166,4 @@ def _upsert(dialect: str, began: int) -> Insert:
 
 
 _MYSQL = frozenset({"mysql", "mariadb"})
+_UPSERTS = {name: _upsert(name) for name in ("sqlite", "postgresql", *sorted(_MYSQL))}

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Insert, delete, func, or_, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from metaledger.producers.counters import PROGRESS_PREFIX
 from metaledger.producers.lease import LeaseLost
 from metaledger.producers.sending import Sent, Waiting
 from metaledger.producers.tables import counters, outbox, sent
@@ -23,8 +24,6 @@ T = TypeVar("T")
 
 # SQLite's old limit of variables in a statement is 999.
 _IN_LIST_MAX = 500
-# What the relay itself writes says nothing about how far the source is.
-PROGRESS_PREFIX = "stream:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +125,7 @@ def note_held(connection: Connection, held: Mapping[str, str], until: datetime) 
 
 def read_totals(connection: Connection) -> Totals:
     """Counts what waits and what is unrecorded."""
+    # What the relay itself writes says nothing about how far the source is.
     own = outbox.c.aggregate.startswith(PROGRESS_PREFIX, autoescape=True)
     waiting, oldest = connection.execute(
         select(func.count(), func.min(outbox.c.occurred_at)).where(~own)

@@ -27,7 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from metaledger.producers import drain
-from metaledger.producers.counters import read_stream
+from metaledger.producers.counters import PROGRESS_PREFIX, read_stream
 from metaledger.producers.database import reading
 from metaledger.producers.guard import described
 from metaledger.producers.lease import Lease, LeaseLost
@@ -269,7 +269,7 @@ class Relay:
             drafts = [
                 Draft(
                     data=data,
-                    aggregate=f"{drain.PROGRESS_PREFIX}{stream_id}/{partition}",
+                    aggregate=f"{PROGRESS_PREFIX}{stream_id}/{partition}",
                     context=self._outbox.settings.context(),
                     occurred_at=now,
                 )
