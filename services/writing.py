@@ -27,8 +27,8 @@ from metaledger.services.settings import EmbeddedLedger, KafkaLedger, Settings, 
 _CHUNK_EVENTS = 5_000
 # Nobody waits for an operator's spool, so it reports no progress.
 _RELAY = RelaySettings(progress_interval_s=None)
-# Another command may be at the same spool; one that died there holds its lease for 15 s.
-_STANDBY_S, _STANDBY_MAX_S = 0.5, 30.0
+# Another command may be at the same spool; one that died there holds its lease for 45 s.
+_STANDBY_S, _STANDBY_MAX_S = 0.5, 60.0
 
 Advance = Callable[[int], None]
 
