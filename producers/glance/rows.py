@@ -98,7 +98,8 @@ class Intent:
 
     `sent` is the set that it was given, `exempt` the keys that it leaves alone, `known` the rows
     as it had read them itself. `seen`: the keys that the caller had read before it made
-    its set, None where nobody knows. `removed`: the keys that the caller asked to remove, likewise.
+    its set, None where nobody knows. `removed`: the keys that the caller asked to remove, likewise;
+    an event names those that were there to be removed.
     """
 
     purge: bool
@@ -277,8 +278,12 @@ def _meant(before: Properties, after: Properties, transition: Transition) -> Int
     read = {key for key, row in intent.known.items() if row.live}
     unread = before.keys() - read - sent.keys()
     spared = intent.exempt | unread | (unwritten & before.keys())
+    removed = intent.removed
+    if removed is not None:
+        # Else a patch that adds and removes ten thousand other keys makes an event too large.
+        removed &= before.keys() | (intent.seen or frozenset())
     return Intent(
-        purge=True, sent=sent, exempt=frozenset(spared), seen=intent.seen, removed=intent.removed
+        purge=True, sent=sent, exempt=frozenset(spared), seen=intent.seen, removed=removed
     )
 
 

@@ -205,6 +205,15 @@ def test_a_row_that_glance_had_read_as_deleted_is_brought_back_and_not_purged() 
     assert folded(change, before.properties) == after.properties
 
 
+def test_keys_that_were_not_there_to_be_removed_make_no_event_too_large() -> None:
+    before = with_properties(QUEUED, a="1")
+    asked = frozenset({"a", *(f"{n:0200}" for n in range(9_000))})
+    change = one_update(
+        before, with_properties(QUEUED), intent=Intent(purge=True, sent={}, removed=asked)
+    ).change
+    assert change.removed == ("a",)
+
+
 def test_a_merge_names_what_it_sets() -> None:
     intent = Intent(purge=False, sent={"a": "9"}, known=known(QUEUED.properties))
     change = one_update(QUEUED, with_properties(QUEUED, a="9", b="2"), intent=intent).change
