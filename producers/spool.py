@@ -64,7 +64,7 @@ class Spool:
         """Makes the events durable, all or none.
 
         Raises OutboxFull, ContractError, UsageError (the file is no spool), Unreachable (locked for
-        seconds), Unrecorded (the disk is full or failing): then none of them exists.
+        seconds, or the disk is full or failing), Unrecorded: then none of them exists.
         """
         self.install()
         try:
