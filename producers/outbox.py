@@ -20,8 +20,8 @@ The rules (RELIABILITY.md, "Outbox"):
 """
 
 from collections import Counter as Tally
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -80,13 +80,18 @@ class Outbox:
         """
         return self._guard.shield(connection, aggregates)
 
-    def shield_commit(
-        self, connection: Connection, aggregates: Sequence[str]
-    ) -> AbstractContextManager[None]:
+    @contextmanager
+    def shield_commit(self, connection: Connection, aggregates: Sequence[str]) -> Iterator[None]:
         """As `shield`, for the event just before the commit: there, and only there, what is raised
         rolls the DBAPI connection back first, or the pool would hand out an open transaction.
         """  # noqa: D205
-        return self._guard.shield_commit(connection, aggregates)
+        try:
+            with self._guard.shield_commit(connection, aggregates):
+                yield
+        except BaseException:
+            # To SQLAlchemy this is no rollback.
+            self._memory.give_back(connection)
+            raise
 
     def tolerate(
         self, connection: Connection, aggregates: Sequence[str] = ()

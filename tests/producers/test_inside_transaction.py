@@ -91,6 +91,26 @@ def test_what_a_rollback_undid_is_told_with_the_event_after(service: Service) ->
     assert [it.aggregate for it in service.status().unrecorded] == ["image:a"]
 
 
+def test_what_a_transaction_that_ended_in_the_hook_undid_is_told_with_the_event_after(
+    service: Service,
+) -> None:
+    service.drop_tables()
+    service.commit_change("a", "1")
+    service.install()
+
+    def end(_c: object, _cursor: object, words: str, *_rest: object) -> None:
+        if "INSERT INTO metaledger_outbox" in words:
+            raise _deadlock(service)
+
+    event.listen(service.engine, "before_cursor_execute", end)
+    with pytest.raises(Exception, match="1213"):
+        service.commit_change("b", "1")
+    event.remove(service.engine, "before_cursor_execute", end)
+    service.commit_change("c", "1")
+    assert service.waiting()[-1].meta.missed == 1
+    assert [it.aggregate for it in service.status().unrecorded] == ["image:a"]
+
+
 @on_postgresql
 def test_what_a_failed_commit_undid_is_told_with_the_event_after(service: Service) -> None:
     service.drop_tables()
