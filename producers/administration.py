@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Select, func, insert, inspect, select, update
 
 from metaledger.producers.counters import mark_all, read_stream
-from metaledger.producers.database import reached
+from metaledger.producers.database import answering, reached, reading
 from metaledger.producers.settings import OUTBOX_ROWS_MAX
 from metaledger.producers.tables import (
     FORMAT_VERSION,
@@ -110,7 +110,7 @@ def status(engine: Engine, *, rows_max: int = OUTBOX_ROWS_MAX) -> OutboxStatus:
 
     `rows_max` is what the service's settings say: the database does not know it.
     """
-    with reached(engine) as connection:
+    with answering(engine), reading(engine) as connection:
         require_installed(connection)
         source = read_stream(connection)
         waiting, oldest = connection.execute(_WAITING).one()

@@ -52,15 +52,19 @@ def open_sqlite(url: URL) -> Engine:
 
 @contextmanager
 def reached(engine: Engine) -> Iterator[Connection]:
-    """A connection in a transaction that commits at the end.
+    """A connection in a transaction that commits at the end. Raises as `answering`."""
+    with answering(engine), engine.begin() as connection:
+        yield connection
 
-    Raises Unreachable where the database does not answer (any longer), UsageError where a file is
-    no database.
-    """
+
+@contextmanager
+def answering(engine: Engine) -> Iterator[None]:
+    """Raises Unreachable where the database does not answer (any longer), UsageError where a file
+    is no database.
+    """  # noqa: D205
     name = engine.url.render_as_string(hide_password=True)
     try:
-        with engine.begin() as connection:
-            yield connection
+        yield
     except (OperationalError, InterfaceError) as error:
         raise Unreachable(f"{name} cannot be reached: {described(error)}") from error
     except DatabaseError as error:

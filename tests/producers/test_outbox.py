@@ -241,3 +241,14 @@ def test_what_is_no_url_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(UsageError) as raised:
         open_database(url)
     assert "secret" not in str(raised.value)
+
+
+def test_its_status_waits_for_no_transaction_of_the_service(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metaledger.producers.database._BUSY_TIMEOUT_S", 0)
+    engine = open_database(service.engine.url)
+    service.engines.append(engine)
+    with service.engine.begin() as connection:
+        service.change(connection, "a", "1")
+        assert administration.status(engine).rows_waiting == 0
