@@ -2,7 +2,7 @@ import pytest
 
 from .samples import SCENARIO, SCENARIO_IMAGE, file_of, line, registered, updated
 
-HOSTILE = "\x1b]0;pwned\x07\u202e[bold]"
+HOSTILE = "\x1b]0;pwned\x07\u202e\u2066\x9b31m\U0001f40d\U000e0041[bold]"
 
 
 @pytest.fixture

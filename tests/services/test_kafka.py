@@ -83,6 +83,19 @@ def test_what_cannot_be_repeated_is_no_event_for_kafka(metaledger, home):
     assert metaledger("--json", "events").document == []
 
 
+@pytest.mark.usefixtures("ledger")
+def test_a_bad_line_is_named_and_nothing_is_appended(metaledger, home):
+    file = file_of(home / "f.jsonl", registered(), registered("i-2", min_disk="1"))
+    result = metaledger("--json", "emit", file)
+    assert result.status == 2
+    [error] = result.document["errors"]
+    assert (error["line"], error["path"], error["got"]) == (2, "data.min_disk", "'1'")
+    assert "an integer" in error["expected"]
+    # Neither now nor with what is emitted next.
+    assert metaledger("emit", SCENARIO).status == 0
+    assert len(metaledger("--json", "events").document) == 2
+
+
 @pytest.mark.usefixtures("ledger", "read_model")
 def test_decisions_go_into_the_topic(metaledger, home):
     gap = updated(second=3, set={"k": "v"}, meta={"stream_id": "s", "epoch": 1, "stream_seq": 3})
