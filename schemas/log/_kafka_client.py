@@ -2,7 +2,8 @@
 
 Rules: every client is made late, in the process and thread that uses it, and none is left behind
 when its making fails; kafka-python's log is silent unless the operator gave the logger `kafka` a
-level, since each failure is told by an error of ours; no password stands in a text.
+level, since each failure is told by an error of ours; even then it does not tell what goes over the
+wire, for that has the password in it.
 """
 
 import logging
@@ -17,6 +18,8 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from kafka import errors
 from kafka.codec import has_zstd
 from kafka.net.compat import KafkaNetClient
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
 from kafka.record import memory_records
 from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from kafka.record.util import decode_varint
@@ -74,17 +77,8 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
             raise UsageError(f"SASL {settings.sasl_mechanism} needs a user name and a password")
         config["sasl_mechanism"] = settings.sasl_mechanism
         config["sasl_plain_username"] = settings.sasl_username
-        config["sasl_plain_password"] = _Secret(settings.sasl_password)
+        config["sasl_plain_password"] = settings.sasl_password
     return config
-
-
-class _Secret(str):
-    """kafka-python writes its configuration to its debug log."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:  # type: ignore[explicit-override] # `override` is of 3.12
-        return "'…'"
 
 
 def _tls_context(settings: KafkaSettings) -> ssl.SSLContext:
@@ -103,21 +97,42 @@ def _tls_context(settings: KafkaSettings) -> ssl.SSLContext:
 
 
 def connected(make: Callable[..., _T], config: dict[str, Any]) -> _T:
-    """The client, connected. Raises what kafka-python raises, and leaves nothing running then:
+    """The client, connected. Raises what kafka-python ran into, and leaves nothing running then:
     a client whose constructor fails has started a thread, and cannot be closed.
     """  # noqa: D205
     started: list[KafkaNetClient] = []
 
     def start(**given: Any) -> KafkaNetClient:  # noqa: ANN401 (kafka-python's own form)
-        started.append(KafkaNetClient(**given))
+        net = NetworkSelector(**given)
+        started.append(KafkaNetClient(net, _Connections(net, **given)))
         return started[-1]
 
     try:
         return make(kafka_client=start, **config)
-    except BaseException:
+    except BaseException as error:
+        causes = [client._manager.last_failure for client in started]  # noqa: SLF001
         for client in started:
             client.close()
+        if isinstance(error, errors.KafkaTimeoutError) and any(causes):
+            raise causes[0] from error
         raise
+
+
+class _Connections(KafkaConnectionManager):  # type: ignore[misc] # kafka-python has no types
+    """Remembers why nobody could be reached; kafka-python says only that the time is over."""
+
+    last_failure: errors.KafkaError | None = None
+
+    def get_connection(self, node_id: Any, **how: Any) -> Any:  # noqa: ANN401
+        connection = super().get_connection(node_id, **how)
+        if not connection.init_future.is_done:
+            connection.init_future.add_errback(self._remember)
+        return connection
+
+    def _remember(self, error: Exception) -> None:
+        # After a refusal the broker lets the next attempts wait: that is not the cause.
+        if isinstance(error, errors.KafkaError) and not isinstance(self.last_failure, _NOT_ALLOWED):
+            self.last_failure = error
 
 
 class PerProcess(Generic[_T]):
@@ -180,8 +195,12 @@ def _translated(error: errors.KafkaError, settings: KafkaSettings) -> Metaledger
     if isinstance(error, errors.CorruptRecordError):
         return LogRefused(f"{topic} holds a record that no client can read ({said})")
     if isinstance(error, _NOT_ALLOWED):
-        return UsageError(f"{broker} does not allow this ({said}): check user, password and rights")
-    return Unreachable(f"{broker} cannot be reached or does not answer ({said})")
+        return UsageError(
+            f"{broker} does not allow this ({said}): look at user and password, and at its rights"
+        )
+    # Behind TLS kafka-python 3.0.12 mostly sees a wrong password as a closed connection.
+    hint = "; if it is up, look at user and password" if settings.sasl_mechanism else ""
+    return Unreachable(f"{broker} cannot be reached or does not answer ({said}){hint}")
 
 
 def said_by(error: errors.KafkaError) -> str:
@@ -229,3 +248,5 @@ memory_records.DefaultRecordBatch = _LenientBatch
 _LOGGER = logging.getLogger("kafka")
 if _LOGGER.level == logging.NOTSET:
     _LOGGER.setLevel(logging.CRITICAL)
+for _name in ("admin.client", "net.connection", "net.sasl", "protocol.parser"):
+    _LOGGER.getChild(_name).addFilter(lambda record: record.levelno > logging.DEBUG)

@@ -22,8 +22,11 @@ from metaledger.schemas.log._kafka_client import (
 )
 from metaledger.schemas.log._kafka_writer import Target, check_unchanged
 
-# A poll with a group looks up this often for partitions that were just given to it.
-_SLICE_S: Final = 0.1
+# kafka-python 3.0.12 throws away the answer to a join that comes between two polls and joins again,
+# for ever if the polls are short: a poll waits for it so long at least.
+_JOIN_S: Final = 1.0
+# A poll with a group looks up this often for partitions that were given to it on the way.
+_SLICE_S: Final = 0.5
 # A broker that has said nothing for this long is asked whether it is there.
 _SILENCE_S: Final = 5.0
 _CLOSE_TIMEOUT_S: Final = 2.0
@@ -74,6 +77,8 @@ class KafkaReader:
         self, consumer: KafkaConsumer, records_max: int, deadline: float
     ) -> Sequence[LogRecord]:
         while True:
+            if self._group:
+                self._join(consumer, max(_JOIN_S, deadline - time.monotonic()))
             self._place(consumer)
             left_s = max(0.0, deadline - time.monotonic())
             wait_s = min(left_s, _SLICE_S) if self._group else left_s
@@ -85,6 +90,10 @@ class KafkaReader:
             if left_s <= wait_s and not self._unplaced:
                 self._ask_whether_it_is_there(consumer)
                 return []
+
+    def _join(self, consumer: KafkaConsumer, timeout_s: float) -> None:
+        """Returns at once where the group has settled; `consumer.poll` would wait for records."""
+        consumer._coordinator.poll(timeout_ms=int(timeout_s * 1000))  # noqa: SLF001
 
     def _place(self, consumer: KafkaConsumer) -> None:
         if not self._unplaced:
