@@ -62,7 +62,8 @@ def answering(engine: Engine) -> Iterator[None]:
     """Raises Unreachable where the database does not answer (any longer), UsageError where a file
     is no database.
     """  # noqa: D205
-    name = engine.url.render_as_string(hide_password=True)
+    # The query may hold a secret too.
+    name = engine.url.set(query={}).render_as_string(hide_password=True)
     try:
         yield
     except (OperationalError, InterfaceError) as error:

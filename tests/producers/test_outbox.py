@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from metaledger.producers import administration
 from metaledger.producers.database import open_database
-from metaledger.schemas.errors import MalformedRecord, UsageError, VersionMismatch
+from metaledger.schemas.errors import MalformedRecord, Unreachable, UsageError, VersionMismatch
 from metaledger.schemas.events import StreamNumber
 from metaledger.schemas.meta import Origin
 
@@ -241,6 +241,16 @@ def test_what_is_no_url_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(UsageError) as raised:
         open_database(url)
     assert "secret" not in str(raised.value)
+
+
+def test_what_cannot_be_reached_is_named_without_its_secrets() -> None:
+    engine = open_database(
+        "postgresql+psycopg2://u:secret@127.0.0.1:1/db?password=secret&sslpassword=secret"
+    )
+    with pytest.raises(Unreachable) as raised:
+        administration.status(engine)
+    assert "secret" not in str(raised.value)
+    assert "127.0.0.1:1/db" in str(raised.value)
 
 
 def test_its_status_waits_for_no_transaction_of_the_service(
