@@ -30,7 +30,7 @@ from metaledger.producers.glance.statements import (
 )
 from metaledger.producers.glance.tables import read_images
 from metaledger.producers.outbox import Outbox
-from metaledger.schemas.errors import UsageError
+from metaledger.schemas.errors import OutboxFull, UsageError
 from metaledger.schemas.events import Draft
 from metaledger.schemas.identity import Clock
 from metaledger.schemas.image import ImageEvent
@@ -139,6 +139,9 @@ class Watcher:
             return
         aggregates = [f"image:{image_id}" for image_id in new]
         with self._outbox.shield(connection, aggregates):
+            # Their before-images would fill the service's memory, for events that find no room.
+            if len(gathered.met) + len(new) > self._outbox.settings.outbox_rows_max:
+                raise OutboxFull("a transaction changes more images than outbox_rows_max")
             counters = self._outbox.lock(connection, aggregates)
             # Of an image that is being made and that was never heard of nothing can be there.
             made = {it for it in aggregates if target.registers and counters[it].is_new}

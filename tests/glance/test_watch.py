@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     create_engine,
     delete,
+    event,
     false,
     insert,
     literal,
@@ -404,6 +405,24 @@ def test_a_change_in_autocommit_mode_goes_through_and_is_counted(service: Servic
     with service.stock.connect() as connection:
         assert connection.scalar(select(IMAGES.c.name)) == "m"
     assert types(service.events()) == [REGISTERED]
+
+
+def test_a_change_of_more_images_than_an_outbox_holds_is_marked_and_not_read(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service.hooked.begin() as connection:
+        register(connection)
+        register(connection, OTHER)
+    chosen = replace(settings.load(), outbox_rows_max=1)
+    monkeypatch.setattr(settings, "load", lambda: chosen)
+    hooked = create_engine(f"{service.url}?plugin=metaledger")
+    seen: list[str] = []
+    event.listen(hooked, "before_cursor_execute", lambda *args: seen.append(args[2]))
+    with hooked.begin() as connection:
+        connection.execute(update(IMAGES).values(name="all"))
+    hooked.dispose()
+    assert not [words for words in seen if "FROM image_properties" in words]
+    assert status(service.stock).unrecorded_aggregates == 2
 
 
 def test_the_caller_is_named(service: Service) -> None:
