@@ -4,7 +4,7 @@ Covers what SQLAlchemy hands to the engine as an expression: Insert, Update, Del
 bulk `Query.update` and Core look alike there), and Glance's own `DeleteFromSelect` of
 `glance-manage db purge`, which deletes live properties too: a key that was added again keeps its
 old `deleted_at`, and that is what it goes by. Not covered, for the engine sees no expression: SQL
-as text. `reconcile` finds what such SQL did.
+as text. What such SQL did shows at the image's next change, as an anomaly (`history_gap`).
 
 A statement of these kinds that is not understood raises NotUnderstood: better counted than passed
 over. A deletion of rows that were no longer live tells nothing and touches nothing, so a purge of a
