@@ -30,10 +30,13 @@ def connect(url: str) -> Engine:
     """An engine for a read model's URL; nothing is opened yet. Raises UsageError."""
     try:
         place = make_url(url)
-    except ArgumentError as error:
+    # ValueError: a port that is no number. What was taken for it may be a part of a password.
+    except (ArgumentError, ValueError):
         raise UsageError(
             "the read model's URL is none: use sqlite:///FILE or postgresql://…"
-        ) from (error)
+        ) from None
+    if "@" in (place.host or ""):
+        raise UsageError("the read model's URL has a password with an @: write %40 for it")
     match place.get_backend_name():
         case "postgresql":
             return _postgres(place)

@@ -109,9 +109,12 @@ def open_outbox(url: str) -> Engine:
     has for its default (2.0: psycopg2, 2.1: psycopg).
     """
     bare = "postgresql://"
-    return open_database(
+    engine = open_database(
         f"postgresql+psycopg2://{url.removeprefix(bare)}" if url.startswith(bare) else url
     )
+    if "@" in (engine.url.host or ""):
+        raise UsageError("the outbox's URL has a password with an @: write %40 for it")
+    return engine
 
 
 @contextmanager

@@ -150,6 +150,10 @@ def ledger_of(url: str) -> EmbeddedLedger | KafkaLedger:
     if url.startswith(SQLITE_URL) and len(url) > len(SQLITE_URL):
         return EmbeddedLedger(Path(url.removeprefix(SQLITE_URL)))
     bootstrap, _, topic = url.removeprefix(KAFKA_URL).partition("/")
+    if url.startswith(KAFKA_URL) and "@" in url:
+        raise UsageError(
+            f"the ledger {redacted(url)}: user and password stand in the configuration, [kafka]"
+        )
     if url.startswith(KAFKA_URL) and bootstrap and re.fullmatch(r"[a-zA-Z0-9._-]{1,249}", topic):
         return KafkaLedger(bootstrap, topic)
     raise UsageError(
@@ -159,7 +163,8 @@ def ledger_of(url: str) -> EmbeddedLedger | KafkaLedger:
 
 def redacted(url: str) -> str:
     """The URL without its password and its query, either of which may hold a secret."""
-    shown = re.sub(r"(//[^/@]*?):[^@]*@", r"\1:***@", url)
+    # Up to the last @: a password may hold one that nobody escaped.
+    shown = re.sub(r"(//[^/@]*?):.*@", r"\1:***@", url, flags=re.DOTALL)
     return re.sub(r"\?.*", "?***", shown)
 
 

@@ -111,6 +111,35 @@ def test_who_looks_at_all_parts_tells_of_each(metaledger, configured, command):
     assert not any("\n" in one for one in told)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://u:a@{SECRET}@127.0.0.1:1/d",
+        f"postgresql://u:a/{SECRET}@127.0.0.1:1/d",
+        f"postgresql://u:{SECRET}@127.0.0.1:port/d",
+        f"postgresql://127.0.0.1:1/d?password={SECRET}",
+        f"nosuch://u:{SECRET}@127.0.0.1:1/d",
+    ],
+)
+def test_a_url_that_is_written_badly_is_one_line_without_its_password(metaledger, url):
+    for command in (("--read-model", url, "anomalies"), ("outbox", "status", url)):
+        result = metaledger(*command)
+        assert (result.status in {2, 3}, result.out, result.err.count("\n")) == (True, "", 1)
+        assert SECRET not in result.err
+    for command in ALL_PARTS:
+        result = metaledger("--read-model", url, *command)
+        assert result.status in {1, 3}
+        assert SECRET not in result.out + result.err
+
+
+def test_a_password_in_the_ledgers_url_is_refused_and_not_told(metaledger):
+    for command in (("events",), ("status",)):
+        result = metaledger("--ledger", f"kafka://u:{SECRET}@127.0.0.1:1/t", *command)
+        assert result.status in {1, 2}
+        assert "[kafka]" in result.out + result.err
+        assert SECRET not in result.out + result.err
+
+
 def found(document):
     if "problems" in document:
         return [one["what"] for one in document["problems"]]

@@ -75,7 +75,13 @@ def test_a_ledger_is_a_file_or_a_topic():
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql://u:s3cret@h/d", "postgresql://h/d?password=s3cret", "kafka://u:s3cret@h:1/t"],
+    [
+        "postgresql://u:s3cret@h/d",
+        "postgresql://u:x@s3cret@h/d",
+        "postgresql://u:x/s3cret@h/d",
+        "postgresql://h/d?password=s3cret",
+        "kafka://u:s3cret@h:1/t",
+    ],
 )
 def test_no_secret_of_a_url_is_shown(url):
     assert "s3cret" not in redacted(url)
