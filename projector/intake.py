@@ -14,13 +14,13 @@ from typing import get_args, get_type_hints
 
 import msgspec
 
-from metaledger.schemas.bounds import representable
 from metaledger.schemas.codec import Codec
 from metaledger.schemas.errors import ContractError
 from metaledger.schemas.events import EVENTS, Event, StreamNumber
 from metaledger.schemas.jsonform import plain
 from metaledger.schemas.ledger import GapAccepted, RecordSkipped
 from metaledger.schemas.log import LogRecord
+from metaledger.schemas.representable import representable
 
 # PostgreSQL refuses an index row of more than 2,704 bytes; two of these must fit into one.
 _NAME_BYTES_MAX = 1000

@@ -1,15 +1,10 @@
-"""What a hook does with values that cannot be represented, and with events that are too large.
+"""What a hook does with an event that is too large, since it cannot reject what was committed.
 
-A hook cannot reject what its service has committed (EVENTS.md, "What is never recorded"):
-
-- NUL (which PostgreSQL refuses) and lone surrogates (which UTF-8 refuses) become U+FFFD, and the
-  key is named in `altered`.
-- An event above `event_bytes_max` carries only the keys that change, and digests in place of
-  `before` and `after`; if that is not enough, its largest values become their digests, named in
-  `altered`.
+Above `event_bytes_max` (EVENTS.md, "What is never recorded") an event carries only the keys that
+change, and digests in place of `before` and `after`; if that is not enough, its largest values
+become their digests, named in `altered`.
 """
 
-import re
 import sys
 from dataclasses import replace
 
@@ -25,26 +20,6 @@ from metaledger.schemas.image import (
     Properties,
     PropertyChange,
 )
-
-_UNREPRESENTABLE = re.compile("[\x00\ud800-\udfff]")
-
-
-def representable(text: str) -> str:
-    """The text with U+FFFD for each NUL and lone surrogate; the same object where there is none."""
-    return _UNREPRESENTABLE.sub("\ufffd", text) if _UNREPRESENTABLE.search(text) else text
-
-
-def representable_map(values: Properties) -> tuple[dict[str, str | None], tuple[str, ...]]:
-    """The map with representable keys and values, and the keys (as they now are) that changed."""
-    result: dict[str, str | None] = {}
-    altered: list[str] = []
-    for key, value in values.items():
-        good_key = representable(key)
-        good_value = None if value is None else representable(value)
-        result[good_key] = good_value
-        if good_key != key or good_value != value:
-            altered.append(good_key)
-    return result, tuple(altered)
 
 
 def encode_within(codec: Codec, event: Event) -> tuple[Event, Encoded]:

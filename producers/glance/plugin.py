@@ -20,9 +20,9 @@ from metaledger.producers.glance.gathered import Intended, Transactions
 from metaledger.producers.glance.rows import Intent
 from metaledger.producers.glance.watch import Watcher
 from metaledger.producers.outbox import Outbox
-from metaledger.schemas.bounds import representable
 from metaledger.schemas.identity import system_clock
 from metaledger.schemas.meta import Context
+from metaledger.schemas.representable import representable
 
 # Of all engines of the process, for what Glance was told names a connection and no engine.
 _TRANSACTIONS = Transactions()

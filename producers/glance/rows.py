@@ -26,7 +26,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from metaledger.schemas.bounds import representable, representable_map
 from metaledger.schemas.image import (
     ImageDataUploaded,
     ImageDeleted,
@@ -38,6 +37,7 @@ from metaledger.schemas.image import (
     PropertyChange,
     SnapshotUploaded,
 )
+from metaledger.schemas.representable import representable, representable_map
 
 ATTRIBUTES = (
     *("name", "status", "owner", "visibility", "disk_format", "container_format"),

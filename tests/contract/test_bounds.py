@@ -7,12 +7,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from metaledger.schemas.bounds import encode_within, representable, representable_map
+from metaledger.schemas.bounds import encode_within
 from metaledger.schemas.codec import EVENT_BYTES_MAX, Codec, Encoded
 from metaledger.schemas.digest import properties_digest, text_digest
 from metaledger.schemas.errors import EventTooLarge
 from metaledger.schemas.events import Event
 from metaledger.schemas.image import ImageRegistered, ImageUpdated, Mode, PropertyChange
+from metaledger.schemas.representable import representable, representable_map
 
 from .samples import EVENTS, event
 from .strategies import changes, maybe_text, texts
