@@ -1,6 +1,6 @@
 """How long-running commands end: SIGTERM and SIGINT ask, the loop looks, and ends cleanly.
 
-The handler only sets a flag, so that no transaction is broken in its middle; a loop waits on the
+The handler only has a flag set, so that no transaction is broken in its middle; a loop waits on the
 flag instead of sleeping. What cannot end in time (a broker that hangs holds a send for up to 30 s)
 is ended: every daemon of ours may be killed between any two steps, and loses nothing by it. A
 second signal ends the process as it would have without us.
@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event, Timer
+from threading import Event, Thread, Timer
 from types import FrameType
 
 import structlog
@@ -31,8 +31,9 @@ def stop_on_signal() -> Iterator[Event]:
     before = {one: signal.getsignal(one) for one in _SIGNALS}
 
     def ask(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
         patience.start()
+        # In a thread: the flag's lock may be held by what this signal interrupted, and its waiter.
+        Thread(target=stop.set, daemon=True).start()
         for one in _SIGNALS:
             signal.signal(one, signal.SIG_DFL)
 
