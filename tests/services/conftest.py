@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ class Result:
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder, with no setting of the machine's."""
     for name in ("METALEDGER_LEDGER_URL", "METALEDGER_READ_MODEL_URL", "METALEDGER_CONFIG"):
         monkeypatch.delenv(name, raising=False)
@@ -36,9 +37,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
-    # A command line that ran in this process before has set the logs up for its own standard error.
+    yield tmp_path
+    # A command line that ran in this process has set the logs up for its own standard error.
     structlog.reset_defaults()
-    return tmp_path
 
 
 @pytest.fixture
