@@ -34,17 +34,22 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
-    """How far the projection of a partition is. `end` is None where the log cannot be reached."""
+    """How far the projection of a partition is.
+
+    `end` is None where the log cannot be reached, `next_offset` where the read model cannot.
+    """
 
     partition: int
-    next_offset: int
+    next_offset: int | None
     end: int | None
     last_recorded_at: datetime | None
 
     @property
     def lag(self) -> int | None:
         """How many records are not projected yet."""
-        return None if self.end is None else self.end - self.next_offset
+        if self.end is None or self.next_offset is None:
+            return None
+        return self.end - self.next_offset
 
 
 def of_streams(streams: Sequence[Row], now: datetime) -> Iterator[Problem]:
@@ -58,7 +63,7 @@ def of_streams(streams: Sequence[Row], now: datetime) -> Iterator[Problem]:
             late = age(_seconds(row["oldest_unsent_at"], now))
             yield Problem(f"{name}: its oldest unsent event is {late} old", _RELAY)
         yield from _of_outbox(
-            name, row["rows_waiting"], row["rows_max"], row["unrecorded_aggregates"]
+            name, row["rows_waiting"], row["rows_max"], row["unrecorded_aggregates"], _RELAY
         )
         if row["last_error"]:
             yield Problem(f"{name}: {row['last_error']}", _OUTBOX)
@@ -117,21 +122,28 @@ def of_outbox(outbox: OutboxStatus, now: datetime) -> Iterator[Problem]:
     """What the outbox itself tells, whether its relay works or not."""
     name = "the outbox"
     expires_at = outbox.lease_expires_at
-    if outbox.lease_owner is None or (expires_at is not None and expires_at < now):
+    alone = outbox.lease_owner is None or (expires_at is not None and expires_at < now)
+    if alone:
         yield Problem(f"{name}: no relay holds its lease", _RELAY)
+    # A relay that is there and does not come on is not helped by a second one.
+    helps = _RELAY if alone else _DOCTOR
     if _seconds(outbox.oldest_row_at, now) > LATE_S:
         late = age(_seconds(outbox.oldest_row_at, now))
-        yield Problem(f"{name}: its oldest unsent event is {late} old", _RELAY)
+        yield Problem(f"{name}: its oldest unsent event is {late} old", helps)
     if outbox.last_error:
-        yield Problem(f"{name}: its relay says: {outbox.last_error}", "metaledger doctor")
+        yield Problem(f"{name}: its relay says: {outbox.last_error}", _DOCTOR)
     if outbox.held_aggregates:
         yield Problem(f"{name}: {outbox.held_aggregates:,} aggregates are held", _OUTBOX)
-    yield from _of_outbox(name, outbox.rows_waiting, outbox.rows_max, outbox.unrecorded_aggregates)
+    yield from _of_outbox(
+        name, outbox.rows_waiting, outbox.rows_max, outbox.unrecorded_aggregates, helps
+    )
 
 
-def _of_outbox(name: str, waiting: int, rows_max: int, unrecorded: int) -> Iterator[Problem]:
+def _of_outbox(
+    name: str, waiting: int, rows_max: int, unrecorded: int, helps: str
+) -> Iterator[Problem]:
     if rows_max and waiting >= FULL_SHARE * rows_max:
-        yield Problem(f"{name}: {waiting:,} of at most {rows_max:,} events wait", _RELAY)
+        yield Problem(f"{name}: {waiting:,} of at most {rows_max:,} events wait", helps)
     if unrecorded:
         yield Problem(
             f"{name}: {unrecorded:,} aggregates lack a change, until their next one mends them",
@@ -150,3 +162,4 @@ def _seconds(since: datetime | None, now: datetime) -> float:
 
 _RELAY = "metaledger relay"
 _OUTBOX = "metaledger outbox status"
+_DOCTOR = "metaledger doctor"

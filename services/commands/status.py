@@ -70,9 +70,10 @@ class _Seen:
             read_model = looking.submit(_model, settings)
             outbox = looking.submit(_outbox, settings) if has_outbox else None
         log = self._found("the ledger", "metaledger doctor", ledger)
-        model = self._found("the read model", "metaledger migrate", read_model) or _Model()
+        found = self._found("the read model", "metaledger migrate", read_model)
+        model = found or _Model()
         self.streams, self.parked, self.quarantine = model.streams, model.parked, model.quarantine
-        self.partitions = _partitions(model.checkpoints, log.ends if log else {})
+        self.partitions = _partitions(found and found.checkpoints, log.ends if log else {})
         self.of_log = list(health.of_log(log.identity if log else None, model.projected_log))
         self.outbox: OutboxStatus | None = None
         if outbox is not None:
@@ -83,7 +84,9 @@ class _Seen:
             return looked.result()
         except MetaledgerError as error:
             self.unreachable = self.unreachable or error.retriable
-            self.failures.append(Problem(f"{name}: {error}", command))
+            # What only does not answer is not to be made anew.
+            helps = "metaledger doctor" if error.retriable else command
+            self.failures.append(Problem(f"{name}: {error}", helps))
             return None
 
 
@@ -128,12 +131,13 @@ def _outbox(settings: Settings) -> OutboxStatus:
         return administration.status(engine, rows_max=settings.relay.outbox_rows_max)
 
 
-def _partitions(checkpoints: list[Row], ends: Mapping[int, int]) -> list[Partition]:
-    known = {row["log_partition"]: row for row in checkpoints}
+def _partitions(checkpoints: list[Row] | None, ends: Mapping[int, int]) -> list[Partition]:
+    known = {row["log_partition"]: row for row in checkpoints or ()}
+    unknown = None if checkpoints is None else 0
     return [
         Partition(
             partition=number,
-            next_offset=known[number]["next_offset"] if number in known else 0,
+            next_offset=known[number]["next_offset"] if number in known else unknown,
             end=ends.get(number),
             last_recorded_at=known[number]["last_recorded_at"] if number in known else None,
         )
@@ -142,14 +146,20 @@ def _partitions(checkpoints: list[Row], ends: Mapping[int, int]) -> list[Partiti
 
 
 def _problems(seen: _Seen, now: datetime) -> list[Problem]:
+    # What the outbox tells itself is newer than what its relay has reported of it.
+    reported = [row for row in seen.streams if not _is_of(row, seen.outbox)]
     found = [
-        *health.of_streams(seen.streams, now),
+        *health.of_streams(reported, now),
         *(seen.of_log or health.of_partitions(seen.partitions, now)),
         *health.of_parked(seen.parked, seen.quarantine, now),
     ]
     if seen.outbox is not None:
         found += health.of_outbox(seen.outbox, now)
     return found
+
+
+def _is_of(stream: Row, outbox: OutboxStatus | None) -> bool:
+    return outbox is not None and stream["stream_id"] == outbox.stream_id
 
 
 def _told(document: Document, seen: _Seen, problems: list[Problem], now: datetime) -> Views:
@@ -173,7 +183,7 @@ def _lag(partitions: list[Partition], now: datetime) -> Document:
     rows = [
         (
             one.partition,
-            one.next_offset,
+            "?" if one.next_offset is None else one.next_offset,
             "?" if one.lag is None else one.lag,
             "-"
             if one.last_recorded_at is None

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -47,7 +48,8 @@ def test_what_is_well_is_not_red():
     partition = Partition(partition=0, next_offset=5, end=5, last_recorded_at=LONG_AGO)
     catching_up = Partition(partition=0, next_offset=4, end=5, last_recorded_at=JUST_NOW)
     away = Partition(partition=0, next_offset=4, end=None, last_recorded_at=LONG_AGO)
-    assert told(health.of_partitions([partition, catching_up, away], NOW)) == []
+    unread = Partition(partition=0, next_offset=None, end=5, last_recorded_at=None)
+    assert told(health.of_partitions([partition, catching_up, away, unread], NOW)) == []
     assert told(health.of_outbox(OUTBOX, NOW)) == []
 
 
@@ -84,6 +86,13 @@ def test_what_ails_an_outbox_is_red(changed, what):
     [(said, helps)] = told(health.of_outbox(OutboxStatus(**{**fields, **changed}), NOW))
     assert what in said
     assert helps.startswith("metaledger ")
+
+
+def test_a_second_relay_is_no_help_for_one_that_does_not_come_on():
+    full = replace(OUTBOX, rows_waiting=99, oldest_row_at=LONG_AGO)
+    assert {helps for _, helps in told(health.of_outbox(full, NOW))} == {"metaledger doctor"}
+    alone = replace(full, lease_owner=None)
+    assert {helps for _, helps in told(health.of_outbox(alone, NOW))} == {"metaledger relay"}
 
 
 def test_a_projection_that_does_not_come_on_is_red():
@@ -132,4 +141,8 @@ def test_status_shows_what_it_can_reach(metaledger):
     result = metaledger("--json", *model, "status")
     assert result.status == 3
     assert result.document["partitions"][0]["end"] == 2
-    assert any("the read model" in one["what"] for one in result.document["problems"])
+    # Of the projection it says nothing, and nothing is to be made where only nobody answers.
+    [problem] = result.document["problems"]
+    assert "the read model" in problem["what"]
+    assert problem["help"] == "metaledger doctor"
+    assert result.document["partitions"][0]["lag"] is None
