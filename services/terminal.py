@@ -41,7 +41,9 @@ def cell(value: object) -> Text:
         return Text("-", style="dim")
     if isinstance(value, datetime):
         return Text(seconds_only(time_text(value)))
-    text = harmless(value) if isinstance(value, str) else harmless(str(value))
+    # Bytes come as either, as the database has it.
+    plain = bytes(value).hex(" ") if isinstance(value, bytes | memoryview) else str(value)
+    text = harmless(plain)
     if len(text) > VALUE_CHARS_MAX:
         rest = f" … ({len(text):,} characters; --json shows all)"
         return Text(text[:VALUE_CHARS_MAX]).append(rest, style="dim")
@@ -52,7 +54,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
     """A table of values from the ledger; ids and values are folded, never cut."""
     result = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for name in columns:
-        result.add_column(Text(name), overflow="fold", header_style="bold")
+        result.add_column(Text(harmless(name)), overflow="fold", header_style="bold")
     for row in rows:
         result.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
     return result

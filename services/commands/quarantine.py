@@ -8,6 +8,7 @@ import re
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from metaledger.projector import quarantine as decisions
 from metaledger.projector.intake import Rules
@@ -78,7 +79,7 @@ def show(shell: Shell, where: Where) -> int:
     def view() -> Views:
         for name, value in document.items():
             if name not in ("value", "event"):
-                yield cell(f"{name}: {'-' if value is None else value}")
+                yield Text(f"{name}: ").append(cell(value))
         yield cell(f"event: {json_text(document['event']) if document['event'] else '-'}")
         yield f"bytes: {len(row['value']):,}"
         yield row["value"][:_SHOWN_BYTES].hex(" ")

@@ -29,7 +29,7 @@ def test_what_is_printable_is_shown_as_it_is(text):
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
 def test_no_value_drives_the_terminal_from_a_table(text):
-    lines = shown(table(("key",), [[text]])).splitlines()
+    lines = shown(table((f"key{text}",), [[text]])).splitlines()
     assert len(lines) == 2
     assert all(line.isprintable() for line in lines)
 
@@ -45,6 +45,10 @@ def test_a_value_that_is_cut_says_how_long_it_is():
     text = cell("x" * (VALUE_CHARS_MAX + 1)).plain
     assert text.endswith(f"… ({VALUE_CHARS_MAX + 1:,} characters; --json shows all)")
     assert cell("x" * VALUE_CHARS_MAX).plain == "x" * VALUE_CHARS_MAX
+
+
+def test_bytes_are_shown_as_such_whatever_a_driver_calls_them():
+    assert cell(b"\x00\xff").plain == cell(memoryview(b"\x00\xff")).plain == "00 ff"
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
