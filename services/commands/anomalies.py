@@ -8,7 +8,7 @@ from metaledger.services import queries
 from metaledger.services.output import Views
 from metaledger.services.reading import reading
 from metaledger.services.shell import DONE, Shell, add_command, parse_moment
-from metaledger.services.terminal import table_of
+from metaledger.services.terminal import harmless, table_of
 
 COLUMNS = ("occurred_at", "severity", "kind", "aggregate", "details", "withdrawn_by_event")
 
@@ -20,8 +20,11 @@ def register(app: typer.Typer) -> None:
 
 def anomalies(
     shell: Shell,
-    kind: Annotated[str | None, typer.Option(help="only this kind")] = None,
-    since: Annotated[str | None, typer.Option(metavar="TIME", help="not before")] = None,
+    kind: Annotated[str | None, typer.Option(help="only this kind, such as history_gap")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="not before this time (RFC 3339, with an offset)"),
+    ] = None,
 ) -> int:
     """What went wrong, in the order of time."""
     moment = parse_moment(since, "--since")
@@ -30,7 +33,7 @@ def anomalies(
 
     def view() -> Views:
         if not rows:
-            yield "No anomalies."
+            yield "No anomalies." if kind is None else f"No anomalies of kind {harmless(kind)}."
         else:
             yield table_of(COLUMNS, map(for_people, rows))
 

@@ -15,7 +15,7 @@ from metaledger.services.terminal import table, table_of
 
 Url = Annotated[
     str | None,
-    typer.Argument(metavar="[URL]", help="the service's database (SQLAlchemy) [relay.outbox]"),
+    typer.Argument(metavar="URL", help="the service's database (SQLAlchemy) \\[relay.outbox]"),
 ]
 _LACKING = ("aggregate", "at", "reason")
 

@@ -29,10 +29,10 @@ def run_relay(
     shell: Shell,
     url: Annotated[
         str | None,
-        typer.Argument(metavar="[URL]", help="the database with the outbox [relay.outbox]"),
+        typer.Argument(metavar="URL", help="the database with the outbox \\[relay.outbox]"),
     ] = None,
     spool: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="a spool instead [relay.spool]")
+        Path | None, typer.Option(metavar="FILE", help="a spool instead \\[relay.spool]")
     ] = None,
 ) -> int:
     """Send what an outbox or a spool holds to the log, until it is stopped."""

@@ -15,7 +15,9 @@ def register(app: typer.Typer) -> None:
     add_command(app, "sql", sql)
 
 
-def sql(shell: Shell, query: Annotated[str, typer.Argument(help="one SELECT")]) -> int:
+def sql(
+    shell: Shell, query: Annotated[str, typer.Argument(metavar="QUERY", help="one SELECT")]
+) -> int:
     """Read the read model by SQL; with --json: {"columns": […], "rows": [[…], …]}."""
     with reading(shell.settings.read_model) as connection:
         answer = run_query(connection, query)

@@ -19,10 +19,10 @@ def register(app: typer.Typer) -> None:
 def create(
     shell: Shell,
     partitions: Annotated[
-        int | None, typer.Option(min=1, help="fixed for ever [topic.partitions]")
+        int | None, typer.Option(min=1, help="fixed for ever \\[topic.partitions]")
     ] = None,
     replication: Annotated[
-        int | None, typer.Option(min=1, help="copies of each record [topic.replication]")
+        int | None, typer.Option(min=1, help="copies of each record \\[topic.replication]")
     ] = None,
 ) -> int:
     """Make the topic: kept for ever, never compacted, with the broker's time."""

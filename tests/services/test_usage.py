@@ -56,3 +56,29 @@ def test_completion_knows_the_commands():
     command = [sys.executable, "-m", "metaledger.services"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.stdout.split() == ["schema"]
+
+
+@pytest.mark.parametrize(
+    ("command", "setting"),
+    [
+        (["relay"], "[relay.outbox]"),
+        (["relay"], "[relay.spool]"),
+        (["outbox", "install"], "[relay.outbox]"),
+        (["topic", "create"], "[topic.partitions]"),
+        (["status"], "[METALEDGER_LEDGER_URL]"),
+    ],
+)
+def test_help_names_the_setting_of_an_option(metaledger, command, setting):
+    assert setting in metaledger(*command, "--help").out
+
+
+def test_where_only_the_hook_is_installed_the_command_says_what_is_missing():
+    program = (
+        "import sys; sys.modules['typer'] = None\n"
+        "from metaledger.services.__main__ import main; main()"
+    )
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "metaledger[services]" in result.stderr
