@@ -4,6 +4,8 @@ The events stand in `demo/` beside the commands' package; nothing of the user's 
 """
 
 import json
+import shutil
+import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
@@ -127,8 +129,12 @@ def _ledger(document: Document) -> Views:
 
 def _onward(document: Document, folder: Path | None) -> Views:
     yield _head("7. The same by hand")
+    # Where it is installed for this demo alone, its name is on nobody's path.
+    program = "metaledger"
+    if shutil.which(program) is None:
+        program = str(Path(sys.executable).with_name(program))
     if folder is None:
-        yield "The ledger of this demo is gone again. To keep it:  metaledger demo --folder demo"
+        yield f"The ledger of this demo is gone again. To keep it:  {program} demo --folder demo"
         return
     yield f"cd {folder}"
     for command in (
@@ -138,7 +144,7 @@ def _onward(document: Document, folder: Path | None) -> Views:
         "anomalies",
         'sql "SELECT key, end_reason FROM image_property_history"',
     ):
-        yield f"metaledger {command}"
+        yield f"{program} {command}"
 
 
 def _head(text: str) -> Text:
