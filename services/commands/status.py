@@ -73,7 +73,9 @@ class _Seen:
         found = self._found("the read model", "metaledger migrate", read_model)
         model = found or _Model()
         self.streams, self.parked, self.quarantine = model.streams, model.parked, model.quarantine
-        self.partitions = _partitions(found and found.checkpoints, log.ends if log else {})
+        self.partitions = _partitions(
+            None if found is None else found.checkpoints, log.ends if log else {}
+        )
         self.of_log = list(health.of_log(log.identity if log else None, model.projected_log))
         self.outbox: OutboxStatus | None = None
         if outbox is not None:
