@@ -31,6 +31,15 @@ Aggregate = Annotated[str, typer.Argument(metavar="AGGREGATE", help="such as ima
 Reason = Annotated[str, typer.Option("--reason", help="why; it stays in the ledger")]
 _RECORDS = ("place", "recorded_at", "aggregate", "reason", "error", "skipped_by_event")
 _PARKED = ("aggregate", "since", "events")
+_ON_RECORDS = """
+What is in one: metaledger quarantine show PARTITION:OFFSET
+Once this build reads it: metaledger quarantine release AGGREGATE
+Never to be folded: metaledger quarantine skip PARTITION:OFFSET --reason …
+"""
+_ON_PARKED = """
+What one waits for: metaledger anomalies
+A number that will never come: metaledger quarantine accept-gap AGGREGATE --reason …
+"""
 # So many bytes tell what a record is; --json has all of them.
 _SHOWN_BYTES = 256
 
@@ -60,8 +69,10 @@ def list_all(shell: Shell) -> int:
             yield "Nothing waits."
         if records:
             yield table_of(_RECORDS, records, title="Records in quarantine")
+            yield _ON_RECORDS
         if parked:
             yield table_of(_PARKED, parked, title="Aggregates that wait")
+            yield _ON_PARKED
 
     shell.output.answer({"quarantine": records, "parked": parked}, view)
     return DONE

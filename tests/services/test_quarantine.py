@@ -36,6 +36,7 @@ def test_nothing_waits_where_all_came(metaledger, home):
 def test_a_gap_is_shown_and_accepted(metaledger):
     assert waiting(metaledger) == ["image:i-1"]
     assert "image:i-1" in metaledger("quarantine", "list").out
+    assert "metaledger quarantine accept-gap" in metaledger("quarantine", "list").out
     assert metaledger("--json", "image", "show", "i-1").document["properties"] == []
     result = metaledger("--json", "quarantine", "accept-gap", "image:i-1", "--reason", "lost")
     assert result.document == {"decided": "GapAccepted", "aggregate": "image:i-1"}
