@@ -24,8 +24,9 @@ from metaledger.producers.tables import (
     sent,
     stream,
 )
-from metaledger.schemas.errors import UsageError
+from metaledger.schemas.errors import LogRefused, UsageError
 from metaledger.schemas.identity import Clock, NewId, system_clock, uuid7
+from metaledger.schemas.log import Log
 
 _NAMED_MAX = 20
 
@@ -138,6 +139,27 @@ def status(engine: Engine, *, rows_max: int = OUTBOX_ROWS_MAX) -> OutboxStatus:
         )
 
 
+def bind(engine: Engine, log: Log) -> None:
+    """Notes which log this epoch's events go to, or compares it with the one noted before.
+
+    To send the rest of a numbering into another log would leave a gap behind every aggregate.
+    Raises LogRefused where it is another log, or has another number of partitions; UsageError,
+    Unreachable.
+    """
+    with reached(engine) as connection:
+        require_installed(connection)
+        known = connection.execute(select(relay.c.topic_id, relay.c.log_partitions)).one()
+        if known.topic_id is None:
+            values = {"topic_id": log.topic_id, "log_partitions": log.partitions}
+            connection.execute(update(relay).values(values))
+        elif (known.topic_id, known.log_partitions) != (log.topic_id, log.partitions):
+            raise LogRefused(
+                f"this outbox's events went to log {known.topic_id} with {known.log_partitions} "
+                f"partitions, and this is {log.topic_id} with {log.partitions}: name the right "
+                "ledger, or, if that log is gone for good, run `metaledger outbox reseed`"
+            )
+
+
 def reseed(engine: Engine, *, above: int = 0, clock: Clock = system_clock) -> int:
     """Begins a new epoch, after the service's database was restored; returns its number.
 
@@ -146,21 +168,26 @@ def reseed(engine: Engine, *, above: int = 0, clock: Clock = system_clock) -> in
     each aggregate counts as unrecorded until its next event mends it. Where the same backup may
     have been restored before, `above` is the highest epoch that the ledger knows. The service may
     run on; it waits while the counters are marked, and transactions that are open now may still
-    number in the old epoch.
+    number in the old epoch. The new epoch may go to another log.
     """
     with reached(engine) as connection:
         require_installed(connection)
         epoch = max(read_stream(connection).epoch, above) + 1
         now = clock()
         connection.execute(update(stream).values(epoch=epoch, epoch_began_at=now))
+        connection.execute(update(relay).values(topic_id=None, log_partitions=None))
         mark_all(connection, now)
     return epoch
 
 
 def require_installed(connection: Connection) -> None:
-    """Raises UsageError where the tables are missing."""
-    if not inspect(connection).has_table(stream.name):
-        raise UsageError("the outbox is not installed here: run `metaledger outbox install`")
+    """Raises UsageError where a table is missing."""
+    missing = METADATA.tables.keys() - inspect(connection).get_table_names()
+    if missing:
+        raise UsageError(
+            f"the outbox is not installed here ({min(missing)} is missing): run "
+            "`metaledger outbox install`"
+        )
 
 
 def count(connection: Connection, query: Select[Any]) -> int:

@@ -150,6 +150,8 @@ relay = Table(
     Column("last_error", Text, nullable=True, comment="What went wrong last; null: all is well."),
     Column("last_error_at", Microseconds, nullable=True, comment="When that was."),
     Column("progress_at", Microseconds, nullable=True, comment="The last SourceProgressed."),
+    Column("topic_id", String(255), nullable=True, comment="The log that this epoch goes to."),
+    Column("log_partitions", Integer, nullable=True, comment="How many partitions that log has."),
     comment="The relay's lease and state; one row.",
     **_OPTIONS,
 )

@@ -48,6 +48,7 @@ def run_relay(
 
 def _relay(settings: Settings, engine: Engine, outbox: Outbox, stream_id: str, stop: Event) -> None:
     with parts.open_or_create_log(settings) as log:
+        administration.bind(engine, log)
         writer = log.writer()
         try:
             relay = Relay(

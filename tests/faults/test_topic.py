@@ -123,3 +123,15 @@ def test_a_topic_that_is_another_is_refused_and_nothing_is_projected(metaledger,
     assert "nothing is projected" in problem["what"]
     assert metaledger("--json", "image", "show", SCENARIO_IMAGE).document == before
     assert metaledger("image", "show", "a").status == 1
+
+
+@pytest.mark.parametrize("harm", [was_made_anew, has_another_number_of_partitions])
+def test_a_relay_does_not_go_on_into_another_topic(start, topic, harm):
+    relay = start("relay", "--spool", "spool.db")
+    assert any("relay.started" in line for line in relay.stderr)
+    relay.terminate()
+    assert relay.wait() == 0
+    harm(topic)
+    again = start("relay", "--spool", "spool.db")
+    out, err = again.communicate(timeout=60)
+    assert_refused(Result(again.returncode, out, err), "this outbox", "outbox reseed")
