@@ -60,7 +60,7 @@ def reached(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def answering(engine: Engine) -> Iterator[None]:
     """Raises Unreachable where the database does not answer (any longer), UsageError where a file
-    is no database.
+    is no database, or where the driver refuses an option of the URL.
     """  # noqa: D205
     # The query may hold a secret too.
     name = engine.url.set(query={}).render_as_string(hide_password=True)
@@ -71,6 +71,8 @@ def answering(engine: Engine) -> Iterator[None]:
     except DatabaseError as error:
         if engine.dialect.name == "sqlite" and type(error) is DatabaseError:
             raise UsageError(f"{name} is no database: {described(error)}") from error
+        if error.statement is None:
+            raise UsageError(f"{name} cannot be opened: {described(error)}") from error
         raise
 
 
