@@ -28,7 +28,7 @@ from metaledger.schemas.errors import LogRefused, MetaledgerError, Unreachable, 
 
 # Together below the 10 s in which a start has to say that nobody is there: the connection, and then
 # two requests (metadata and settings).
-CONNECT_TIMEOUT_S: Final = 5.0
+CONNECT_TIMEOUT_S: Final = 4.0
 REQUEST_TIMEOUT_S: Final = 2.0
 
 _T = TypeVar("_T")
