@@ -132,8 +132,11 @@ def of_outbox(outbox: OutboxStatus, now: datetime) -> Iterator[Problem]:
         yield Problem(f"{name}: its oldest unsent event is {late} old", helps)
     if outbox.last_error:
         yield Problem(f"{name}: its relay says: {outbox.last_error}", _DOCTOR)
-    if outbox.held_aggregates:
-        yield Problem(f"{name}: {outbox.held_aggregates:,} aggregates are held", _OUTBOX)
+    for one in outbox.held[:NAMED_MAX]:
+        yield Problem(f"{name}: {one.aggregate} is held: {one.reason}", _OUTBOX)
+    if outbox.held_aggregates > NAMED_MAX:
+        more = outbox.held_aggregates - NAMED_MAX
+        yield Problem(f"{name}: {more:,} more aggregates are held", _OUTBOX)
     yield from _of_outbox(
         name, outbox.rows_waiting, outbox.rows_max, outbox.unrecorded_aggregates, helps
     )
@@ -146,7 +149,7 @@ def _of_outbox(
         yield Problem(f"{name}: {waiting:,} of at most {rows_max:,} events wait", helps)
     if unrecorded:
         yield Problem(
-            f"{name}: {unrecorded:,} aggregates lack a change, until their next one mends them",
+            f"{name}: aggregates that lack a change until their next one mends it: {unrecorded:,}",
             _OUTBOX,
         )
 

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from metaledger.producers.administration import OutboxStatus
+from metaledger.producers.administration import Lacking, OutboxStatus
 from metaledger.services import health
 from metaledger.services.health import Partition
 
@@ -21,6 +21,7 @@ STREAM = {
     "last_error": None,
     "reported_at": JUST_NOW,
 }
+HELD = Lacking(aggregate="image:a", at=NOW, reason="too large")
 OUTBOX = OutboxStatus(
     stream_id="s",
     epoch=1,
@@ -59,7 +60,11 @@ def test_what_is_well_is_not_red():
         ({"reported_at": LONG_AGO}, "has not reported for 5 h", "metaledger relay"),
         ({"oldest_unsent_at": LONG_AGO}, "oldest unsent event is 5 h old", "metaledger relay"),
         ({"rows_waiting": 80}, "80 of at most 100 events wait", "metaledger relay"),
-        ({"unrecorded_aggregates": 3}, "3 aggregates lack a change", "metaledger outbox status"),
+        (
+            {"unrecorded_aggregates": 3},
+            "until their next one mends it: 3",
+            "metaledger outbox status",
+        ),
         ({"last_error": "too large"}, "too large", "metaledger outbox status"),
     ],
 )
@@ -76,9 +81,12 @@ def test_what_ails_a_stream_is_red_and_has_its_command(changed, what, command):
         ({"lease_expires_at": LONG_AGO}, "no relay holds its lease"),
         ({"oldest_row_at": LONG_AGO}, "5 h old"),
         ({"last_error": "no broker"}, "no broker"),
-        ({"held_aggregates": 2}, "2 aggregates are held"),
+        (
+            {"held_aggregates": 1, "held": [HELD]},
+            "image:a is held: too large",
+        ),
         ({"rows_waiting": 99}, "99 of at most 100"),
-        ({"unrecorded_aggregates": 1}, "1 aggregates lack"),
+        ({"unrecorded_aggregates": 1}, "until their next one mends it: 1"),
     ],
 )
 def test_what_ails_an_outbox_is_red(changed, what):
