@@ -61,7 +61,7 @@ def reached(engine: Engine) -> Iterator[Connection]:
 def answering(engine: Engine) -> Iterator[None]:
     """Raises Unreachable where the database does not answer (any longer), UsageError where a file
     is no database, or where the driver refuses an option of the URL.
-    """  # noqa: D205
+    """
     # The query may hold a secret too.
     name = engine.url.set(query={}).render_as_string(hide_password=True)
     try:

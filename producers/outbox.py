@@ -84,7 +84,7 @@ class Outbox:
     def shield_commit(self, connection: Connection, aggregates: Sequence[str]) -> Iterator[None]:
         """As `shield`, for the event just before the commit: there, and only there, what is raised
         rolls the DBAPI connection back first, or the pool would hand out an open transaction.
-        """  # noqa: D205
+        """
         try:
             with self._guard.shield_commit(connection, aggregates):
                 yield

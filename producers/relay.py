@@ -98,7 +98,7 @@ class Relay:
     ) -> None:
         """`engine` is of `database.open_database` or a spool's; `partitions` are the log's;
         `owner` names this relay and no other (host, process, something fresh).
-        """  # noqa: D205
+        """
         self._engine = engine
         self._writer = writer
         self._outbox = outbox

@@ -197,7 +197,7 @@ class _Projector:
     def positions(self, partitions: Collection[int]) -> Mapping[int, int]:
         """Where a reader that comes to own the partitions has to begin: what was gathered of them
         before may have been projected by another since.
-        """  # noqa: D205
+        """
         found = self._store.positions(partitions)
         self.expect(found)
         self._gathered = [

@@ -132,7 +132,7 @@ class Transaction:
     def move(self, moves: Mapping[int, Move]) -> None:
         """Moves the checkpoints; in the order of the partitions, so that two never wait for each
         other. Raises Fenced where one is not where it was believed to be.
-        """  # noqa: D205
+        """
         for partition, move in sorted(moves.items()):
             moved = self._connection.execute(
                 update(checkpoints)

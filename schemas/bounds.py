@@ -70,7 +70,7 @@ def _smaller(data: EventData, excess: int) -> EventData | None:
     """The data with its largest values replaced by their digests, as many as take `excess` bytes
     away; None where no digest makes it smaller. A round trip for all of them at once: a user's
     thousand values must not cost a service's thread a thousand encodings.
-    """  # noqa: D205
+    """
     if isinstance(data, ImageRegistered):
         keys = _largest(data.properties, excess)
         smaller = _digested(data.properties, keys)

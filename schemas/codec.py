@@ -48,7 +48,7 @@ class Codec:
     def encode(self, event: Event) -> Encoded:
         """The event's bytes. Raises EventTooLarge, and MalformedRecord for what `decode` would not
         take back: a NUL, a lone surrogate, a naive time, the head of another aggregate.
-        """  # noqa: D205
+        """
         schema = latest(event.type)
         target = io.BytesIO()
         target.write(header(schema, self.ids))
@@ -75,7 +75,7 @@ class Codec:
     def decode(self, value: bytes, sha256: bytes) -> Event:
         """The event of a record. Raises ContractError for what is wrong with the bytes, and
         UnknownSchema where this build is too old for them.
-        """  # noqa: D205
+        """
         # A cap that was lowered must not make the history before it unreadable.
         bytes_max = max(self.event_bytes_max, EVENT_BYTES_MAX)
         if len(value) > bytes_max:

@@ -52,7 +52,7 @@ class Unstorable(ContractError):
 
 class UnknownSchema(MetaledgerError):
     """The record names a schema that this build does not know: upgrade, do not park (rule of the
-    projector: an old build must not put a new build's events aside)."""  # noqa: D205, D209
+    projector: an old build must not put a new build's events aside)."""
 
 
 class UsageError(MetaledgerError):
@@ -77,7 +77,7 @@ class OperatorError(MetaledgerError):
 
 class LogRefused(OperatorError):
     """The log is not what it has to be: it compacts, expires, was made anew, lost its beginning or
-    changed its partitions; or the file is no ledger. Going on would lose history."""  # noqa: D205, D209
+    changed its partitions; or the file is no ledger. Going on would lose history."""
 
 
 class VersionMismatch(OperatorError):

@@ -35,7 +35,7 @@ FindFlaw = Callable[[Raw], str | None]
 class Shape:
     """A compiled node. `dump` and `load` are None where the value passes as it is, `flaw` where
     nothing can be wrong with it.
-    """  # noqa: D205
+    """
 
     parse: Parse
     dump: Convert | None = None

@@ -4,7 +4,7 @@ error becomes an exit status and one line on standard error.
 0 done, 1 the answer is no, 2 the input or the usage is wrong (or a person has to decide), 3 a part
 that is needed cannot be reached. An error that nobody foresaw is 70 and one line too; `--verbose`
 adds its traceback.
-"""  # noqa: D205
+"""
 
 import os
 import sys

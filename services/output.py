@@ -113,7 +113,7 @@ def _while_somebody_reads() -> Iterator[None]:
 def json_text(document: Document) -> str:
     """The document as JSON on one line, in ASCII, so that it is exact whatever the locale is and
     drives no terminal either; what JSON has no form for becomes text.
-    """  # noqa: D205
+    """
     try:
         return json.dumps(document, default=_as_text, allow_nan=False)
     except ValueError:

@@ -77,7 +77,7 @@ class Edit:
     ) -> None:
         """Makes these the live values: a value that another replaces ends as `replaced`, a key that
         is left out for the reason that `left_out` gives, and what is new was set `via`.
-        """  # noqa: D205
+        """
         old = self.values
         if values == old:
             return
@@ -96,7 +96,7 @@ class Edit:
     def overlay(self, values: Values, *, via: SetVia, replaced: EndReason) -> None:
         """Sets these and leaves all others as they are; `via` and `replaced` as in `become`. A null
         where nothing is live tells nothing.
-        """  # noqa: D205
+        """
         live = self.history.live
         news = {
             key: value

@@ -18,7 +18,7 @@ from metaledger.schemas.events import StreamNumber
 class NewRecord:
     """A record to append. `key` is the aggregate; what stands beside the value names the event even
     where the value cannot be decoded.
-    """  # noqa: D205
+    """
 
     key: str
     value: bytes
@@ -111,7 +111,7 @@ class LogReader(Protocol):
     def restart(self) -> None:
         """Forgets how far it has read, and asks `positions` again: after a commit whose outcome is
         unknown, or that another projector overtook.
-        """  # noqa: D205
+        """
         ...
 
     def close(self) -> None:
@@ -122,7 +122,7 @@ class LogReader(Protocol):
 class Log(Protocol):
     """A log that was opened and found fit. Opening raises Unreachable within 10 s, LogRefused where
     its settings would lose history, UsageError where it does not exist.
-    """  # noqa: D205
+    """
 
     @property
     def topic_id(self) -> str:
@@ -143,7 +143,7 @@ class Log(Protocol):
         the partitions are spread over all its readers, which is no promise of exclusiveness:
         correctness rests on the compare-and-set of the checkpoint. A log of one partition may leave
         the group aside, and every reader reads it.
-        """  # noqa: D205
+        """
         ...
 
     def bounds(self) -> Mapping[int, tuple[int, int]]:

@@ -99,7 +99,7 @@ def _tls_context(settings: KafkaSettings) -> ssl.SSLContext:
 def connected(make: Callable[..., _T], config: dict[str, Any]) -> _T:
     """The client, connected. Raises what kafka-python ran into, and leaves nothing running then:
     a client whose constructor fails has started a thread, and cannot be closed.
-    """  # noqa: D205
+    """
     started: list[KafkaNetClient] = []
 
     def start(**given: Any) -> KafkaNetClient:  # noqa: ANN401 (kafka-python's own form)

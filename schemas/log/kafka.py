@@ -75,7 +75,7 @@ _NOT_AS_ASKED: Final = (
 def open_kafka_log(settings: KafkaSettings) -> "KafkaLog":
     """Opens the topic. Raises Unreachable within 10 s, UsageError where there is no such topic,
     LogRefused where its settings would lose history: one sentence, each setting named.
-    """  # noqa: D205
+    """
     with _administration(settings) as admin:
         found = _describe(admin, settings)
         resource = ConfigResource(

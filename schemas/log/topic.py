@@ -56,7 +56,7 @@ _INTEGER_DIGITS_MAX = len(str(2**63))
 def settings(replication: int) -> dict[str, str]:
     """The topic's settings at creation. With n replicas, n - 1 must have a record before it is
     acknowledged, so that one may be down and one more be lost.
-    """  # noqa: D205
+    """
     return {
         **_REQUIRED,
         "max.message.bytes": str(_MESSAGE_BYTES),
