@@ -133,6 +133,12 @@ def load_settings(
         user=environment.get("SUDO_USER") or environment.get("USER"),
         file=file,
     )
+    if settings.relay.lease_s <= settings.kafka.send_timeout_s:
+        raise UsageError(
+            f"relay.lease_s is {settings.relay.lease_s:g}, and a send may take "
+            f"kafka.send_timeout_s, {settings.kafka.send_timeout_s:g}: a relay would lose its lease "
+            "by each slow send; make the lease longer"
+        )
     return replace(
         settings,
         ledger=ledger or environment.get(LEDGER_VARIABLE) or settings.ledger,

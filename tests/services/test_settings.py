@@ -64,6 +64,12 @@ def test_a_wrong_file_is_refused_by_name(tmp_path, text, named):
     assert "metaledger.toml" in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["[relay]\nlease_s = 30.0", "[kafka]\nsend_timeout_s = 60.0"])
+def test_a_lease_shorter_than_a_send_is_refused(tmp_path, text):
+    with pytest.raises(UsageError, match="make the lease longer"):
+        load(config=written(tmp_path, text))
+
+
 def test_a_ledger_is_a_file_or_a_topic():
     assert ledger_of("sqlite:///a/b.db") == EmbeddedLedger(Path("a/b.db"))
     assert ledger_of("sqlite:////a.db") == EmbeddedLedger(Path("/a.db"))
