@@ -136,8 +136,8 @@ def load_settings(
     if settings.relay.lease_s <= settings.kafka.send_timeout_s:
         raise UsageError(
             f"relay.lease_s is {settings.relay.lease_s:g}, and a send may take "
-            f"kafka.send_timeout_s, {settings.kafka.send_timeout_s:g}: a relay would lose its lease "
-            "by each slow send; make the lease longer"
+            f"kafka.send_timeout_s, {settings.kafka.send_timeout_s:g}: each slow send would lose "
+            "the lease; make the lease longer"
         )
     return replace(
         settings,
