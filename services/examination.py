@@ -6,6 +6,7 @@ one that needs another that failed is skipped. Nothing is changed, and nothing i
 
 import platform
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from configparser import Error as ConfigError
 from configparser import RawConfigParser
 from contextlib import closing
@@ -52,15 +53,25 @@ class Finding:
 
 
 def examine(settings: Settings, glance_conf: Path | None) -> Iterator[Finding]:
-    """All checks, in an order in which one explains the next."""
+    """All checks, in an order in which one explains the next.
+
+    The parts that may be away are asked at once: one by one they would take their time together.
+    """
     yield _checked("versions", _versions)
     yield _checked("configuration", lambda: _configuration(settings))
     yield _checked("event size", lambda: _event_size(settings))
-    yield from _ledger_and_model(settings)
-    if settings.registry.schema_ids or settings.registry.url:
-        yield _checked("schema registry", lambda: _registry(settings))
-    if settings.relay.outbox or settings.relay.spool:
-        yield _checked("outbox", lambda: _outbox(settings))
+    with ThreadPoolExecutor() as looking:
+        ledger = looking.submit(_checked, "ledger", lambda: _ledger(settings))
+        model = looking.submit(_checked, "read model", lambda: _read_model(settings))
+        others = []
+        if settings.registry.schema_ids or settings.registry.url:
+            registry = looking.submit(_checked, "schema registry", lambda: _registry(settings))
+            others.append(registry)
+        if settings.relay.outbox or settings.relay.spool:
+            others.append(looking.submit(_checked, "outbox", lambda: _outbox(settings)))
+        yield from _ledger_and_model(settings, ledger.result(), model.result())
+        for other in others:
+            yield other.result()
     if glance_conf is not None:
         yield from _glance(settings, glance_conf)
 
@@ -101,9 +112,7 @@ def _event_size(settings: Settings) -> str:
     return f"event_bytes_max is {settings.event_bytes_max:,}; producer, topic and reader allow it"
 
 
-def _ledger_and_model(settings: Settings) -> Iterator[Finding]:
-    ledger = _checked("ledger", lambda: _ledger(settings))
-    model = _checked("read model", lambda: _read_model(settings))
+def _ledger_and_model(settings: Settings, ledger: Finding, model: Finding) -> Iterator[Finding]:
     yield from (ledger, model)
     if ledger.fine and model.fine:
         yield _checked("checkpoint", lambda: _checkpoint(settings))
