@@ -1,0 +1,72 @@
+"""`python -m tests.proofs`: the longest checks, in the short form of CI or as long as one likes.
+
+./prove.sh                              all of them, each in its short size
+./prove.sh --list                       their names, promises and sizes
+./prove.sh NAME... [--long | --size N]  these alone
+./prove.sh NAME --seed N                again, by the seed that a run printed
+"""
+
+import argparse
+import secrets
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from .proof import Proof, Run
+
+PROOFS: tuple[Proof, ...] = ()
+
+
+def main() -> int:
+    proofs = {proof.name: proof for proof in PROOFS}
+    parser = argparse.ArgumentParser(prog="./prove.sh", description="The longest checks.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which; all when none is named")
+    parser.add_argument("--list", action="store_true", help="say what there is")
+    parser.add_argument("--long", action="store_true", help="the long size of each")
+    parser.add_argument("--size", type=int, help="this size instead, in the proof's own unit")
+    parser.add_argument("--seed", type=int, help="the seed of an earlier run")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(proofs):
+        parser.error(f"no proof is called {', '.join(sorted(unknown))}: see --list")
+    if options.list:
+        for proof in PROOFS:
+            print(f"{proof.name}: {proof.promise}")
+            print(f"    {proof.short:,} {proof.unit} in CI, {proof.long:,} in the long form")
+        return 0
+    chosen = [proofs[name] for name in options.names] or list(PROOFS)
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    failed = [
+        proof.name
+        for proof in chosen
+        if not passes(proof, options.size or (proof.long if options.long else proof.short), seed)
+    ]
+    print(f"{len(chosen) - len(failed)} passed, {len(failed)} failed", flush=True)
+    return 1 if failed else 0
+
+
+def passes(proof: Proof, size: int, seed: int) -> bool:
+    """Whether it held; says so with size, seed and seconds."""
+    print(f"==> {proof.name}: {size:,} {proof.unit}, --seed {seed}", flush=True)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix=f"proof-{proof.name}-") as folder:
+        run = Run(
+            size=size,
+            seed=seed,
+            folder=Path(folder),
+            say=lambda line: print("   ", line, flush=True),
+        )
+        try:
+            proof.check(run)
+        except Exception:  # noqa: BLE001 # the next proof runs all the same
+            traceback.print_exc()
+            verdict = "FAILED"
+        else:
+            verdict = "held"
+    print(f"==> {proof.name}: {verdict} after {time.monotonic() - started:.0f} s", flush=True)
+    return verdict == "held"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
