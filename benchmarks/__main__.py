@@ -14,9 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from . import codec
 from .benchmark import Bench, Benchmark, Figure, Size, report
 
-BENCHMARKS: tuple[Benchmark, ...] = ()
+BENCHMARKS: tuple[Benchmark, ...] = (*codec.BENCHMARKS,)
 
 
 def main() -> int:
