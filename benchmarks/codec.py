@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from fastavro import schemaless_reader, schemaless_writer
+
 from metaledger.schemas.catalogue import latest
 from metaledger.schemas.codec import Codec
 from metaledger.schemas.events import Event, recorded

@@ -1,4 +1,4 @@
-"""Lives of images as a cloud has them: registered, uploaded, changed twice, every other one deleted.
+"""Lives of images as a cloud has them: registered, uploaded, changed twice, some of them deleted.
 
 The same number gives the same life. A snapshot has twelve properties, and the hook knows what the
 database held before and after a change: an event of a change has about 1.5 kB in Avro.
