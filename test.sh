@@ -25,6 +25,9 @@ raise SystemExit(not p.exists(p.join(s.get_path("include"), "Python.h")))'
 # Prints the Debian packages whose parts this machine lacks.
 missing_packages() {
     command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql
+    # The parts of mariadb-server without what makes a service of it: no daemon is started.
+    PATH=$PATH:/usr/sbin command -v mariadbd >/dev/null || echo mariadb-server-core
+    command -v my_print_defaults >/dev/null || echo mariadb-client-core
     command -v mvn >/dev/null || echo maven
     command -v java >/dev/null || echo openjdk-17-jre-headless
     "$python" -c 'import ensurepip' 2>/dev/null || echo python3-venv

@@ -1,8 +1,8 @@
 """Servers for every test, and what a run says of those that it could not have.
 
-A test asks for `broker`, `postgres`, `postgres_url` or `registry_url` and gets its marker by that.
-The session shares each of these, so they are left running; a test that stops, kills or freezes a
-server asks for `own_broker` or `own_postgres`.
+A test asks for `broker`, `postgres`, `postgres_url`, `mariadb_url` or `registry_url` and gets its
+marker by that. The session shares each of these, so they are left running; a test that stops, kills
+or freezes a server asks for `own_broker`, `own_postgres` or `own_mariadb`.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 from .servers import choice, containers
-from .servers.interface import Broker, Postgres, Server, ServerUnavailable
+from .servers.interface import Broker, MariaDB, Postgres, Server, ServerUnavailable
 from .servers.settings import Settings, from_environment
 
 _S = TypeVar("_S", bound=Server)
@@ -27,6 +27,8 @@ _MARKERS = {
     "own_broker": "kafka",
     "postgres": "postgres",
     "own_postgres": "postgres",
+    "mariadb": "mariadb",
+    "own_mariadb": "mariadb",
     "registry_url": "registry",
     "glance": "glance",
     "product_image": "docker",
@@ -123,6 +125,28 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
     url = postgres.create_database()
     yield url
     postgres.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def mariadb(servers: Servers) -> Iterator[MariaDB]:
+    """MariaDB; most tests want `mariadb_url`."""
+    with servers.running("MariaDB", choice.new_mariadb) as server:
+        yield server
+
+
+@pytest.fixture
+def own_mariadb(servers: Servers) -> Iterator[MariaDB]:
+    """MariaDB for this test alone, which may kill it."""
+    with servers.running("MariaDB", choice.new_mariadb) as server:
+        yield server
+
+
+@pytest.fixture
+def mariadb_url(mariadb: MariaDB) -> Iterator[str]:
+    """A new, empty database for this test alone, as a SQLAlchemy URL."""
+    url = mariadb.create_database()
+    yield url
+    mariadb.drop_database(url)
 
 
 @pytest.fixture(scope="session")

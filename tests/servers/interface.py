@@ -45,14 +45,22 @@ class Broker(Server, Protocol):
         """`127.0.0.1:PORT`."""
 
 
-class Postgres(Server, Protocol):
-    """PostgreSQL with a superuser that needs no password."""
+class Database(Server, Protocol):
+    """A database server with a superuser that needs no password."""
 
     def create_database(self) -> str:
         """A new, empty database; returns its SQLAlchemy URL."""
 
     def drop_database(self, url: str) -> None:
         """Ends its connections and drops it."""
+
+
+class Postgres(Database, Protocol):
+    """PostgreSQL."""
+
+
+class MariaDB(Database, Protocol):
+    """MariaDB."""
 
 
 class Registry(Server, Protocol):

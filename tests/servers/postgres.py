@@ -7,11 +7,9 @@ committed.)
 """
 
 import itertools
-import os
 import pwd
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -20,8 +18,16 @@ from pathlib import Path
 from sqlalchemy import Connection, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
-from .interface import ServerFailed, ServerUnavailable
-from .process import HOST, LocalServer, accepts_connections, free_port, new_folder
+from .interface import ServerUnavailable
+from .process import (
+    HOST,
+    LocalServer,
+    accepts_connections,
+    free_port,
+    new_folder,
+    run_to_end,
+    unprivileged_user,
+)
 
 
 class Sync(Enum):
@@ -71,7 +77,7 @@ class LocalPostgres(LocalServer):
 
     def __init__(self, *, programs: Path, sync: Sync = Sync.OFF) -> None:
         folder = new_folder("postgres")
-        data, port, user = folder / "data", free_port(), _unprivileged_user()
+        data, port, user = folder / "data", free_port(), unprivileged_user("postgres")
         if user is not None:
             shutil.chown(folder, user.pw_uid)
         _initdb(programs, data, user)
@@ -119,28 +125,12 @@ def find_programs() -> Path:
     return Path(on_path).resolve().parent
 
 
-def _unprivileged_user() -> pwd.struct_passwd | None:
-    """None: we are no root ourselves, so it runs as we do."""
-    if os.geteuid() != 0:
-        return None
-    users = {user.pw_name: user for user in pwd.getpwall()}
-    return users.get("postgres", users["nobody"])
-
-
 def _initdb(programs: Path, data: Path, user: pwd.struct_passwd | None) -> None:
-    done = subprocess.run(
+    run_to_end(
         [
             *(str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust"),
             *("-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"),
         ],
-        cwd=data.parent,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        user=None if user is None else user.pw_uid,
-        group=None if user is None else user.pw_gid,
-        extra_groups=None if user is None else (),
+        folder=data.parent,
+        user=user,
     )
-    if done.returncode != 0:
-        raise ServerFailed(f"initdb:\n{done.stdout}{done.stderr}")

@@ -4,6 +4,7 @@ The process dies with the test process (PR_SET_PDEATHSIG). The kernel ties that 
 made the process, so every process is made by one thread that lives as long as the interpreter.
 """
 
+import os
 import pwd
 import random
 import shutil
@@ -59,6 +60,31 @@ def wait_until(answers: Callable[[], bool], *, alive: Callable[[], bool], timeou
             return True
         time.sleep(_POLL_S)
     return False
+
+
+def unprivileged_user(name: str) -> pwd.struct_passwd | None:
+    """Who a server that refuses root runs as; None: we are no root, so it runs as we do."""
+    if os.geteuid() != 0:
+        return None
+    users = {user.pw_name: user for user in pwd.getpwall()}
+    return users.get(name, users["nobody"])
+
+
+def run_to_end(command: Sequence[str], *, folder: Path, user: pwd.struct_passwd | None) -> None:
+    """A command that prepares a server's folder. Raises ServerFailed."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        user=None if user is None else user.pw_uid,
+        group=None if user is None else user.pw_gid,
+        extra_groups=None if user is None else (),
+    )
+    if done.returncode != 0:
+        raise ServerFailed(f"{command[0]}:\n{done.stdout}{done.stderr}")
 
 
 class LocalServer:

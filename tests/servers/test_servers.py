@@ -13,7 +13,7 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from .interface import Broker, Postgres
+from .interface import Broker, MariaDB, Postgres
 from .process import accepts_connections, free_port, wait_until
 
 TOPIC = "metaledger-test-servers"
@@ -77,6 +77,34 @@ def test_the_shared_broker_takes_a_record_of_more_than_a_megabyte(broker: Broker
 
 def test_a_database_is_new_and_empty(postgres_url: str) -> None:
     assert query(postgres_url, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
+
+
+def test_a_mariadb_database_is_new_and_empty(mariadb_url: str) -> None:
+    tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = DATABASE()"
+    assert query(mariadb_url, tables) == 0
+
+
+def test_a_database_is_dropped_under_whoever_uses_it(mariadb: MariaDB) -> None:
+    url = mariadb.create_database()
+    query(url, "CREATE TABLE used (id int)")
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        connection.execute(text("SELECT * FROM used"))
+        mariadb.drop_database(url)
+        with pytest.raises(OperationalError):
+            connection.execute(text("SELECT 1"))
+        connection.invalidate()
+
+
+def test_mariadb_keeps_what_was_committed_when_it_is_killed(own_mariadb: MariaDB) -> None:
+    url = own_mariadb.create_database()
+    query(url, "CREATE TABLE kept AS SELECT 7 AS value")
+
+    own_mariadb.kill()
+    with pytest.raises(OperationalError):
+        query(url, "SELECT 1")
+    own_mariadb.start()
+
+    assert query(url, "SELECT value FROM kept") == 7
 
 
 def test_postgres_keeps_what_was_committed_when_it_is_killed(own_postgres: Postgres) -> None:
