@@ -25,6 +25,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeEngine
 
 FORMAT_VERSION = 1
 # 255 characters of 4 bytes fit a key of InnoDB (3,072 bytes) with the other columns beside.
@@ -60,14 +61,34 @@ class Microseconds(TypeDecorator[datetime]):
         return None if value is None else _EPOCH + value * _MICROSECOND
 
 
-def _text(length: int) -> String:
-    """Text that compares byte by byte: MariaDB's default collation takes `A` for `a`."""
-    exact = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    return String(length).with_variant(exact, "mysql", "mariadb")
+class Exact(TypeDecorator[str]):
+    """Text that compares byte by byte.
+
+    MariaDB's default collation takes `A` for `a`, and its `utf8mb4_bin` still takes `a ` for `a`.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, chars_max: int) -> None:
+        super().__init__(chars_max)
+        self.chars_max = chars_max
+
+    # typing.override asks for Python 3.12.
+    def load_dialect_impl(  # type: ignore[explicit-override]
+        self, dialect: Dialect
+    ) -> TypeEngine[Any]:
+        """The dialect's text."""
+        if dialect.name not in {"mysql", "mariadb"}:
+            return String(self.chars_max)
+        # MariaDB and MySQL name it differently, and one dialect's name may stand for both.
+        is_mariadb = getattr(dialect, "is_mariadb", False)
+        collation = "utf8mb4_nopad_bin" if is_mariadb else "utf8mb4_0900_bin"
+        return mysql.VARCHAR(self.chars_max, charset="utf8mb4", collation=collation)
 
 
-_AGGREGATE = _text(AGGREGATE_CHARS_MAX)
-_STREAM_ID = _text(STREAM_ID_CHARS_MAX)
+_AGGREGATE = Exact(AGGREGATE_CHARS_MAX)
+_STREAM_ID = Exact(STREAM_ID_CHARS_MAX)
 _ID = BigInteger().with_variant(Integer, "sqlite")
 _VALUE = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 _SHA256 = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb")
@@ -83,7 +104,7 @@ outbox = Table(
     Column("stream_id", _STREAM_ID, nullable=False, comment="The stream that numbered the event."),
     Column("epoch", Integer, nullable=False, comment="The stream's epoch."),
     Column("stream_seq", BigInteger, nullable=False, comment="Its number, from 1 an aggregate."),
-    Column("event_id", _text(36), nullable=False, comment="The event's identity."),
+    Column("event_id", Exact(36), nullable=False, comment="The event's identity."),
     Column("occurred_at", Microseconds, nullable=False, comment="Microseconds since 1970 (UTC)."),
     Column("sha256", _SHA256, nullable=False, comment="SHA-256 of value."),
     Column("value", _VALUE, nullable=False, comment="The framed Avro bytes, sent as they are."),

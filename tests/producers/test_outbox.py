@@ -96,6 +96,17 @@ def test_numbers_count_from_1_in_each_aggregate(service: Service) -> None:
     ]
 
 
+def test_names_that_are_nearly_alike_are_counted_apart(service: Service) -> None:
+    """A collation may take a letter for its capital, and leave out spaces at the end."""
+    names = ["a", "A", "a ", "a  ", " a", "ä", "a\u0308", "ss", "ß", "🖼", "🖻", "a\u200b"]
+    with service.engine.begin() as connection:
+        service.emitter.emit(connection, [draft(name) for name in names])
+    for name in names:
+        service.commit_change(name, "x")
+    expected = [(f"image:{name}", 1, number) for name in names for number in (1, 2)]
+    assert sorted(numbers(service.waiting())) == sorted(expected)
+
+
 def test_the_order_given_is_the_order_of_the_numbers(service: Service) -> None:
     with service.engine.begin() as connection:
         service.emitter.emit(connection, [draft("a", "1"), draft("a", "2")])
