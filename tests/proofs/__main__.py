@@ -14,9 +14,10 @@ import time
 import traceback
 from pathlib import Path
 
+from . import crash_points
 from .proof import Proof, Run
 
-PROOFS: tuple[Proof, ...] = ()
+PROOFS: tuple[Proof, ...] = (crash_points.PROOF,)
 
 
 def main() -> int:

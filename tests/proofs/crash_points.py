@@ -1,0 +1,275 @@
+"""`crash-points`: emitter, relay and projector are killed at drawn points, and nothing is lost.
+
+A life is a process that emits, relays and projects, and is killed (SIGKILL to itself) at one of
+its points: before or behind a write, a commit, a send, an acknowledgement, a read. The next life
+finds what it left. Now and then one comes through, and then the read model must be what the oracle
+says. Which kinds of points there are, a life tells that nobody kills; each gets its turn.
+"""
+
+import itertools
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import structlog
+from sqlalchemy import create_engine
+
+from metaledger.producers import administration
+from metaledger.producers.database import open_database
+from metaledger.producers.outbox import Outbox
+from metaledger.producers.relay import Relay
+from metaledger.producers.settings import RelaySettings
+from metaledger.projector.project import Settings, bring_up_to_end
+from metaledger.schemas.identity import system_clock, uuid7
+from metaledger.schemas.log import Log, LogWriter, NewRecord, Outcome
+from metaledger.schemas.log.embedded import create_embedded_log, open_embedded_log
+from metaledger.schemas.log.kafka import KafkaSettings, create_topic, open_kafka_log
+from tests.projector.ledgers import CODEC, Hooked
+from tests.servers import choice
+from tests.store.readmodels import dump, store_of
+
+from .points import Ask, ask_at_every_step
+from .proof import Proof, Run, running
+from .shop import SETTINGS, Shop, assert_told, open_shop, told_by
+
+# A dead relay's lease is soon over; small batches, so that there are many points.
+_RELAY = RelaySettings(lease_s=0.05, batch_rows_max=5)
+_PROJECTOR = Settings(batch_records_max=6, batch_time_max_s=0.05)
+_TRANSACTIONS = 4
+_CHECK_EVERY = 25
+_LIFE_MAX_S = 120
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a chain of lives keeps its three parts; `share` of the points are struck there."""
+
+    name: str
+    share: float
+    service: str
+    read_model: str
+    log: Path | KafkaSettings
+
+    def open_log(self) -> Log:
+        if isinstance(self.log, Path):
+            return open_embedded_log(self.log)
+        return open_kafka_log(self.log)
+
+
+@dataclass
+class Fate:
+    """Kills this process at the `nth` point of a kind; counts those that it passes."""
+
+    kind: str | None = None
+    nth: int = 1
+    role: str = ""
+
+    def __post_init__(self) -> None:
+        self.passed: Counter[str] = Counter()
+
+    def ask(self, step: str) -> None:
+        kind = f"{self.role}: {step}"
+        self.passed[kind] += 1
+        if kind == self.kind and self.passed[kind] == self.nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass
+class _AskingWriter:
+    writer: LogWriter
+    ask: Ask
+
+    def append(self, records: Sequence[NewRecord]) -> Sequence[Outcome]:
+        self.ask("before a send")
+        outcomes = self.writer.append(records)
+        self.ask("behind an acknowledgement")
+        return outcomes
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def live(place: Place, seed: int, fate: Fate, answer: Pipe) -> None:
+    """One life. Runs in a process of its own; tells at its end which points it passed."""
+    errors_alone = structlog.make_filtering_bound_logger(logging.ERROR)
+    structlog.configure(wrapper_class=errors_alone)
+    ask_at_every_step(fate.ask)
+    _emit(place, Random(seed), fate)
+    _relay(place, fate)
+    _project(place, fate)
+    answer.send(fate.passed)
+
+
+def _emit(place: Place, random: Random, fate: Fate) -> None:
+    fate.role = "emitter"
+    engine = create_engine(place.service)
+    shop = Shop(engine, random)
+    for _ in range(_TRANSACTIONS):
+        shop.commit()
+    engine.dispose()
+
+
+def _relay(place: Place, fate: Fate) -> None:
+    fate.role = "relay"
+    engine = open_database(place.service)
+    with closing(place.open_log()) as log:
+        administration.bind(engine, log)
+        with closing(_AskingWriter(log.writer(), fate.ask)) as writer:
+            relay = Relay(
+                engine,
+                writer,
+                Outbox(SETTINGS, SETTINGS.codec()),
+                partitions=log.partitions,
+                owner=uuid7(system_clock()),
+                settings=_RELAY,
+            )
+            while (done := relay.drain()).standby:
+                time.sleep(_RELAY.lease_s / 5)
+            assert done.idle, done
+    engine.dispose()
+
+
+def _project(place: Place, fate: Fate) -> None:
+    fate.role = "projector"
+
+    def read(records: Any) -> Any:
+        fate.ask("behind a read")
+        return records
+
+    with closing(place.open_log()) as log, store_of(place.read_model) as store:
+        bring_up_to_end(Hooked(log, hook=read), store, CODEC, settings=_PROJECTOR)
+
+
+class Lives:
+    """The lives of one place, one after the other."""
+
+    def __init__(self, place: Place, random: Random) -> None:
+        self.place = place
+        self._random = random
+        # From a process with one thread and no connection, in which all is imported already.
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([__name__])
+        self.points: Counter[str] = Counter()
+        self.struck: Counter[str] = Counter()
+
+    def kinds(self) -> Iterator[str]:
+        """Each kind of point in turn, without end; in another order each time."""
+        while True:
+            kinds = sorted(self.points)
+            self._random.shuffle(kinds)
+            yield from kinds
+
+    def strike(self, kind: str) -> None:
+        """Lives until one has been killed at such a point."""
+        while True:
+            fate = Fate(kind, self._random.randint(1, self.points[kind]))
+            if self._run(fate) is None:
+                self.struck[kind] += 1
+                return
+
+    def come_through(self) -> int:
+        """A life that nobody kills; gives how many events the read model then rightly has."""
+        passed = self._run(Fate())
+        assert passed is not None
+        self.points |= passed
+        return assert_told(self.place.read_model, told_by(self.place.service))
+
+    def _run(self, fate: Fate) -> Counter[str] | None:
+        """What it passed; None where it was killed. Raises where it ended in any other way."""
+        mine, its = self._context.Pipe(duplex=False)
+        seed = self._random.getrandbits(32)
+        process = self._context.Process(target=live, args=(self.place, seed, fate, its))
+        process.start()
+        its.close()
+        process.join(_LIFE_MAX_S)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise AssertionError(f"a life did not end: {fate}")
+        with mine:
+            if process.exitcode == -signal.SIGKILL:
+                return None
+            assert process.exitcode == 0, f"exit status {process.exitcode} of {fate}"
+            passed: Counter[str] = mine.recv()
+            return passed
+
+
+def check(run: Run) -> None:
+    with places(run) as made:
+        lived = [_lives(run, place, max(1, round(run.size * place.share))) for place in made]
+    run.say("kills by point, on " + ", ".join(lives.place.name for lives in lived) + ":")
+    for kind in sorted(set().union(*(lives.points for lives in lived))):
+        run.say("".join(f"{lives.struck[kind]:6}" for lives in lived) + "  " + kind)
+
+
+def _lives(run: Run, place: Place, size: int) -> Lives:
+    lives = Lives(place, Random(f"{run.seed} {place.name}"))
+    lives.come_through()
+    for number, kind in enumerate(itertools.islice(lives.kinds(), size), start=1):
+        lives.strike(kind)
+        if number % _CHECK_EVERY == 0:
+            lives.come_through()
+    events = lives.come_through()
+    _assert_rebuilt(run, place)
+    run.say(f"{place.name}: killed {size} times; {events} events, each there once")
+    return lives
+
+
+def _assert_rebuilt(run: Run, place: Place) -> None:
+    """What so many lives built is what one builds from the log."""
+    rebuilt = f"sqlite:///{run.folder}/{place.name}-rebuilt.db"
+    with closing(place.open_log()) as log, store_of(rebuilt) as store:
+        bring_up_to_end(log, store, CODEC, settings=Settings())
+    assert dump(rebuilt) == dump(place.read_model)
+
+
+@contextmanager
+def places(run: Run) -> Iterator[list[Place]]:
+    """A chain on SQLite, one on PostgreSQL, and one whose log is in Kafka, all made and empty."""
+    with ExitStack() as stack:
+        postgres = stack.enter_context(running(choice.new_postgres))
+        broker = stack.enter_context(running(choice.new_broker))
+        topic = KafkaSettings(bootstrap=broker.bootstrap, topic="crash-points", send_timeout_s=10)
+        create_topic(topic, partitions=2, replication=1)
+        database = postgres.create_database
+        file = f"sqlite:///{run.folder}"
+        made = [
+            _made("sqlite", 0.45, f"{file}/service.db", f"{file}/read.db", run.folder / "log-1.db"),
+            _made("postgresql", 0.45, database(), database(), run.folder / "log-2.db"),
+            _made("kafka", 0.1, database(), database(), topic),
+        ]
+        yield made
+
+
+def _made(
+    name: str, share: float, service: str, read_model: str, log: Path | KafkaSettings
+) -> Place:
+    if isinstance(log, Path):
+        create_embedded_log(log).close()
+    open_shop(service)
+    engine = open_database(service)
+    administration.install(engine)
+    engine.dispose()
+    with store_of(read_model):
+        pass
+    return Place(name=name, share=share, service=service, read_model=read_model, log=log)
+
+
+PROOF = Proof(
+    name="crash-points",
+    promise="killed at any point, emitter, relay and projector lose nothing and double nothing",
+    unit="kills",
+    short=200,
+    long=1_000,
+    check=check,
+)

@@ -1,0 +1,268 @@
+"""A service with images of its own that emits with its changes, and knows what it committed.
+
+In the transaction of a change stands a row of `told` with the event that goes with it. So the
+service's own database says what the ledger must come to hold: `assert_told` compares the read model
+with the naive oracle, row for row, and the admitted events with those rows, one for one.
+
+`python -m tests.proofs.shop URL SEED` is such a service as a process: it commits until it is ended,
+and tries again whatever its database does meanwhile.
+"""
+
+import json
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    NullPool,
+    String,
+    Table,
+    Text,
+    create_engine,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import DBAPIError
+
+from metaledger.producers.emitter import Emitter
+from metaledger.producers.outbox import Outbox
+from metaledger.producers.settings import ProducerSettings
+from metaledger.schemas.events import Draft, EventData, StreamNumber, recorded
+from metaledger.schemas.identity import uuid7
+from metaledger.schemas.image import (
+    ImageDataUploaded,
+    ImageDeleted,
+    ImageRegistered,
+    ImageUpdated,
+    Mode,
+    PropertyChange,
+)
+from metaledger.schemas.jsonform import to_json
+from metaledger.schemas.tables import TABLES
+from metaledger.schemas.tables.ledger import ledger_events
+from metaledger.schemas.times import time_text
+from tests.folds.oracle import final_rows
+from tests.folds.test_oracle import ORDER, plain
+from tests.store.readmodels import engine_of, rows
+
+SETTINGS = ProducerSettings(service="shop", host="shop-1")
+IMAGES = 40
+_KEYS = ("a", "b", "c", "d", "image_type", "os_glance_import")
+_VALUES = (None, "", "1", "2", "snapshot", "\u202e\U0001f4be")
+
+_METADATA = MetaData()
+# The row of an image is its lock; `properties` is null where it is not there.
+shelf = Table(
+    "shelf",
+    _METADATA,
+    Column("image_id", String(64), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("properties", Text),
+)
+told = Table(
+    "told",
+    _METADATA,
+    Column("image_id", String(64), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("event", Text, nullable=False),
+)
+
+
+@dataclass
+class Shop:
+    """The service in one process; `random` decides what it does."""
+
+    engine: Engine
+    random: Random
+
+    def __post_init__(self) -> None:
+        self._emitter = Emitter(Outbox(SETTINGS, SETTINGS.codec()))
+
+    def commit(self) -> None:
+        """One transaction of one to three changes; one in ten is rolled back after all.
+
+        Raises DBAPIError where the database is away: then nobody knows whether it was committed.
+        """
+        # In sorted order, or two shops would wait for each other's images.
+        images = sorted({self.random.randrange(IMAGES) for _ in range(self.random.randint(1, 3))})
+        with self.engine.connect() as connection:
+            transaction = connection.begin()
+            for number in images:
+                if self.random.random() < 0.1:
+                    self._change_and_undo(connection, f"image-{number}")
+                self._change(connection, f"image-{number}")
+            if self.random.random() < 0.1:
+                transaction.rollback()
+            else:
+                transaction.commit()
+
+    def _change_and_undo(self, connection: Connection, image_id: str) -> None:
+        savepoint = connection.begin_nested()
+        self._change(connection, image_id)
+        savepoint.rollback()
+
+    def _change(self, connection: Connection, image_id: str) -> None:
+        this = shelf.c.image_id == image_id
+        connection.execute(update(shelf).where(this).values(version=shelf.c.version + 1))
+        version, text = connection.execute(
+            select(shelf.c.version, shelf.c.properties).where(this)
+        ).one()
+        held = None if text is None else json.loads(text)
+        now = datetime.now(UTC)
+        data, after = change(self.random, image_id, held, now)
+        kept = None if after is None else json.dumps(after)
+        connection.execute(update(shelf).where(this).values(properties=kept))
+        draft = Draft(
+            data=data,
+            aggregate=f"image:{image_id}",
+            context=SETTINGS.context(),
+            event_id=uuid7(now),
+            occurred_at=now,
+        )
+        number = StreamNumber(stream_id="shop", epoch=1, stream_seq=version)
+        event = recorded(draft, event_id="", number=number, occurred_at=now)
+        row = {"image_id": image_id, "version": version, "event": json.dumps(to_json(event))}
+        connection.execute(insert(told), row)
+        self._emitter.emit(connection, [draft])
+
+
+Properties = dict[str, str | None]
+
+
+def change(
+    random: Random, image_id: str, held: Properties | None, now: datetime
+) -> tuple[EventData, Properties | None]:
+    """What happens next to an image, and its properties then; None where there is no image."""
+    if held is None:
+        first = _some(random)
+        return ImageRegistered(image_id=image_id, status="queued", properties=first), first
+    if random.random() < 0.05:
+        return ImageDeleted(image_id=image_id, deleted_at=now), None
+    changed = _merge(random, held) if random.random() < 0.5 else _purge(random, held)
+    after = dict(changed.after or {})
+    if random.random() < 0.2:
+        told_too = {"before": None, "after": None} if random.random() < 0.5 else {}
+        changed = replace(changed, **told_too)
+    if random.random() < 0.1:
+        size = random.randrange(1 << 40)
+        upload = ImageDataUploaded(image_id=image_id, size=size, status="active", change=changed)
+        return upload, after
+    attributes = {"name": random.choice("xyz")} if random.random() < 0.3 else {}
+    return ImageUpdated(image_id=image_id, attributes=attributes, change=changed), after
+
+
+def _merge(random: Random, held: Properties) -> PropertyChange:
+    new = _some(random)
+    removed = tuple(key for key in held if key not in new and random.random() < 0.2)
+    after = {key: value for key, value in {**held, **new}.items() if key not in removed}
+    return PropertyChange(mode=Mode.MERGE, set=new, removed=removed, before=held, after=after)
+
+
+def _purge(random: Random, held: Properties) -> PropertyChange:
+    """All is sent back that was read, and what was not read is lost."""
+    seen = {key: value for key, value in held.items() if random.random() < 0.9}
+    new = {key: value for key, value in seen.items() if random.random() < 0.8} | _some(random)
+    return PropertyChange(mode=Mode.PURGE, set=new, seen=tuple(seen), before=held, after=new)
+
+
+def _some(random: Random) -> Properties:
+    return {key: random.choice(_VALUES) for key in _KEYS if random.random() < 0.3}
+
+
+def open_shop(url: str) -> None:
+    """Makes the service's own tables."""
+    engine = create_engine(url, poolclass=NullPool)
+    _METADATA.create_all(engine)
+    with engine.begin() as connection:
+        new = [{"image_id": f"image-{n}", "version": 0, "properties": None} for n in range(IMAGES)]
+        connection.execute(insert(shelf), new)
+
+
+def told_by(url: str) -> list[dict[str, Any]]:
+    """The committed events in their JSON form; those of an image in their order."""
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as connection:
+        query = select(told.c.event).order_by(told.c.image_id, told.c.version)
+        return [json.loads(event) for event in connection.scalars(query)]
+
+
+def assert_told(read_model: str, events: Iterable[dict[str, Any]]) -> int:
+    """The read model has exactly the events, in their order, and the oracle's rows of them.
+
+    Gives their number. Nothing waits, and nothing is in quarantine.
+    """
+    histories = defaultdict(list)
+    for event in events:
+        histories[event["meta"]["aggregate"]].append(event)
+    found = _found(read_model)
+    admitted = defaultdict(list)
+    for row in sorted(found["ledger_events"], key=lambda row: row["stream_seq"]):
+        if row["aggregate_kind"] != "stream":
+            name = f"{row['aggregate_kind']}:{row['aggregate_id']}"
+            admitted[name].append((row["stream_seq"], row["event_id"], row["data"]))
+    assert admitted.keys() == histories.keys(), admitted.keys() ^ histories.keys()
+    for name, history in histories.items():
+        expected = [
+            (event["meta"]["stream_seq"], event["meta"]["event_id"], event["data"])
+            for event in history
+        ]
+        assert admitted[name] == expected, name
+    assert found["quarantine"] == []
+    assert found["parked_events"] == []
+    assert [row for row in found["aggregate_states"] if row["parked_since"]] == []
+    _assert_rows(found, histories)
+    return sum(map(len, histories.values()))
+
+
+def _assert_rows(
+    found: dict[str, list[dict[str, Any]]], histories: dict[str, list[dict[str, Any]]]
+) -> None:
+    expected = defaultdict(list)
+    for history in histories.values():
+        for table, its_rows in final_rows(list(_with_times(history))).items():
+            expected[table] += its_rows
+    for table, key in ORDER.items():
+        order = lambda row, key=key: tuple(row[name] for name in key)  # noqa: E731
+        mine = sorted((plain(row) for row in found[table]), key=order)
+        assert mine == sorted(expected[table], key=order), table
+
+
+def _with_times(history: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], str]]:
+    """Valid time is that of the event, and never goes back."""
+    latest = datetime.min.replace(tzinfo=UTC)
+    for event in history:
+        latest = max(latest, datetime.fromisoformat(event["meta"]["occurred_at"]))
+        yield event, time_text(latest)
+
+
+def _found(read_model: str) -> dict[str, list[dict[str, Any]]]:
+    with engine_of(read_model) as engine:
+        return {table.name: rows(engine, table) for table in (*TABLES, ledger_events)}
+
+
+def _serve(url: str, seed: int) -> None:
+    ended = []
+    signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
+    shop = Shop(create_engine(url, pool_pre_ping=True), Random(seed))
+    while not ended:
+        try:
+            shop.commit()
+        except DBAPIError:
+            time.sleep(0.2)  # as a service's own retry
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], int(sys.argv[2]))
