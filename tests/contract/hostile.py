@@ -6,11 +6,10 @@ what each named attack came to, and how many mutated records were refused, unkno
 
 import hashlib
 import json
-import random
 import resource
 import sys
 from collections import Counter
-from collections.abc import Callable
+from random import Random
 
 from metaledger.schemas.catalogue import SCHEMAS, latest
 from metaledger.schemas.codec import Codec
@@ -19,6 +18,7 @@ from metaledger.schemas.events import Event
 from metaledger.schemas.framing import SchemaIds
 from metaledger.schemas.jsonform import to_json
 
+from .mutating import Material, mutated, number
 from .samples import EVENTS
 
 IDS = SchemaIds({schema.fingerprint: 100 + n for n, schema in enumerate(SCHEMAS)})
@@ -26,16 +26,6 @@ CODEC = Codec(ids=IDS)
 # More than 60 s of work or 512 MiB is an attack that succeeded: the process ends.
 CPU_S_MAX = 60
 MEMORY_BYTES_MAX = 512 << 20
-
-
-def number(value: int) -> bytes:
-    """An int or long of Avro, of any size."""
-    value = value << 1 if value >= 0 else (-value << 1) - 1
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
 
 
 def text(value: bytes) -> bytes:
@@ -71,6 +61,7 @@ def updated(
 
 
 HUGE = 2**63 - 1
+_CLAIMS = [number(claim) for claim in (-1, -2, 2**31, HUGE, -HUGE - 1, 10**6)]
 ATTACKS = {
     "none": updated(),
     "empty": b"",
@@ -147,44 +138,10 @@ def storable(told: Event) -> None:
     json.dumps(to_json(told)).encode()
 
 
-def flip(value: bytearray, rng: random.Random) -> None:
-    value[rng.randrange(5, len(value))] = rng.randrange(256)
-
-
-def insert(value: bytearray, rng: random.Random) -> None:
-    at = rng.randrange(5, len(value))
-    value[at:at] = number(rng.choice([-1, -2, 2**31, HUGE, -HUGE - 1, rng.getrandbits(20)]))
-
-
-def cut(value: bytearray, rng: random.Random) -> None:
-    at = rng.randrange(5, len(value))
-    del value[at : at + rng.randrange(1, 20)]
-
-
-def double(value: bytearray, rng: random.Random) -> None:
-    at = rng.randrange(5, len(value))
-    value[at:at] = value[at : at + rng.randrange(1, 20)]
-
-
-MUTATIONS: tuple[Callable[[bytearray, random.Random], None], ...] = (
-    flip,
-    flip,
-    insert,
-    cut,
-    double,
-)
-
-
-def mutated(seed: int, records: int) -> Counter[str]:
-    rng = random.Random(seed)
-    good = [CODEC.encode(told).value for told in EVENTS]
-    outcomes: Counter[str] = Counter()
-    for _ in range(records):
-        value = bytearray(rng.choice(good))
-        for _ in range(rng.randrange(1, 4)):
-            rng.choice(MUTATIONS)(value, rng)
-        outcomes[outcome(bytes(value))] += 1
-    return outcomes
+def mutated_outcomes(seed: int, records: int) -> Counter[str]:
+    rng = Random(seed)
+    good = Material([CODEC.encode(told).value for told in EVENTS], _CLAIMS)
+    return Counter(outcome(mutated(good, rng)) for _ in range(records))
 
 
 def main(seed: int, records: int) -> None:
@@ -192,7 +149,7 @@ def main(seed: int, records: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
     named = {name: outcome(value) for name, value in ATTACKS.items()}
     odd = {name: outcome(value) for name, value in ODD.items()}
-    print(json.dumps({"named": named, "odd": odd, "mutated": mutated(seed, records)}))  # noqa: T201
+    print(json.dumps({"named": named, "odd": odd, "mutated": mutated_outcomes(seed, records)}))  # noqa: T201
 
 
 if __name__ == "__main__":

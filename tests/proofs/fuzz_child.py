@@ -1,0 +1,188 @@
+"""A child of the proof `fuzz`: `python -m tests.proofs.fuzz_child ENGINE SEED INPUTS FOLDER`.
+
+Tries so many inputs by one engine and prints one JSON object of what they came to. It ends at the
+first broken promise, by its traceback or by dying; the input that was tried then stands in the box,
+a file that outlives the process.
+"""
+
+import contextlib
+import ctypes
+import json
+import mmap
+import os
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from types import TracebackType
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+with contextlib.ExitStack() as _stack:
+    # Atheris is guided by the coverage of what it saw being imported.
+    if "atheris" in sys.argv:
+        import atheris
+
+        _stack.enter_context(atheris.instrument_imports(include=["metaledger"]))
+    from .fuzz_targets import TARGETS, Broken, Target, one_of, shared_out
+
+from tests.contract.mutating import Material, mutated
+
+CPU_S_MAX = 0.1
+MEMORY_BYTES_MAX = 64 << 20
+BOX_BYTES = 2 << 20
+_LENGTH_BYTES = 8
+# How many inputs may pass before memory that is kept for later ones is given back and counted anew.
+_TRIMMED_EVERY = 1000
+_PAGE_BYTES = resource.getpagesize()
+_LIBC = ctypes.CDLL(None)
+
+
+class Meter:
+    """Holds one reading to its memory and its time on the processor. Raises Broken, and the reading
+    MemoryError.
+    """
+
+    def __init__(self) -> None:
+        self.cpu_s_max = 0.0
+        self._started = 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        _LIBC.malloc_trim(0)
+        self._address_bytes = _memory_bytes("address space") + MEMORY_BYTES_MAX
+
+    def __enter__(self) -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (self._address_bytes, resource.RLIM_INFINITY))
+        self._started = time.thread_time()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        cpu_s = time.thread_time() - self._started
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        self.cpu_s_max = max(self.cpu_s_max, cpu_s)
+        if cpu_s > CPU_S_MAX:
+            raise Broken(f"reading took {cpu_s * 1000:.0f} ms of the processor's time")
+
+
+class Trials:
+    """Every input of an engine, tried one after another."""
+
+    def __init__(self, box: Path) -> None:
+        self.tried = 0
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        with box.open("wb+") as file:
+            file.truncate(BOX_BYTES)
+            self._box = mmap.mmap(file.fileno(), BOX_BYTES)
+        self._meter = Meter()
+
+    def one(self, target: Target, value: bytes) -> None:
+        self._box[:_LENGTH_BYTES] = len(value).to_bytes(_LENGTH_BYTES, "big")
+        self._box[_LENGTH_BYTES : _LENGTH_BYTES + len(value)] = value
+        self.outcomes[target.name, one_of(target, value, self._meter)] += 1
+        self.tried += 1
+        if self.tried % _TRIMMED_EVERY == 0:
+            self._meter.reset()
+
+    def report(self) -> None:
+        told: dict[str, dict[str, int]] = {}
+        for (target, outcome), count in sorted(self.outcomes.items()):
+            told.setdefault(target, {})[outcome] = count
+        print(json.dumps({"outcomes": told, "cpu_s_max": self._meter.cpu_s_max}), flush=True)
+
+
+def boxed(box: Path) -> bytes:
+    """The input that was tried last."""
+    held = box.read_bytes()
+    return held[_LENGTH_BYTES : _LENGTH_BYTES + int.from_bytes(held[:_LENGTH_BYTES], "big")]
+
+
+def by_mutation(trials: Trials, chance: int, inputs: int, _: Path) -> None:
+    random = Random(chance)
+    places = shared_out()
+    resident_bytes = _memory_bytes("resident")
+    for _ in range(inputs):
+        target = random.choice(places)
+        trials.one(target, mutated(target.material, random))
+    grown = _memory_bytes("resident") - resident_bytes
+    if grown > MEMORY_BYTES_MAX:
+        raise Broken(f"{inputs} inputs left {grown >> 20} MB behind")
+
+
+def by_hypothesis(trials: Trials, chance: int, inputs: int, _: Path) -> None:
+    """Hypothesis makes every choice of the mutation, and a failing input smaller."""
+
+    @seed(chance)
+    @settings(
+        max_examples=inputs,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.sampled_from(shared_out()), st.randoms(use_true_random=False))
+    def check(target: Target, random: Random) -> None:
+        trials.one(target, mutated(target.material, random))
+
+    check()
+
+
+def by_atheris(trials: Trials, chance: int, inputs: int, folder: Path) -> None:
+    """Mutates what reached new code. An input's first byte names its target."""
+
+    def test(value: bytes) -> None:
+        if value:
+            trials.one(TARGETS[value[0] % len(TARGETS)], value[1:])
+        if trials.tried == inputs:
+            trials.report()
+            # Fuzz() never returns.
+            os._exit(0)
+
+    def mutate(value: bytes, bytes_max: int, chance: int) -> bytes:
+        random = Random(chance)
+        if not value or random.random() < _BLIND_SHARE:
+            return bytes(atheris.Mutate(value, bytes_max))
+        words = TARGETS[value[0] % len(TARGETS)].material.words
+        return (value[:1] + mutated(Material([value[1:]], words), random))[:bytes_max]
+
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    for index, target in enumerate(TARGETS):
+        for count, example in enumerate(target.material.examples):
+            (corpus / f"{index}-{count}").write_bytes(bytes([index]) + example)
+    arguments = [f"-seed={chance}", "-rss_limit_mb=0", "-len_control=0", str(corpus)]
+    atheris.Setup([sys.argv[0], *arguments], test, custom_mutator=mutate)
+    atheris.Fuzz()
+
+
+_BLIND_SHARE = 0.5
+
+
+def _memory_bytes(which: str) -> int:
+    pages = Path("/proc/self/statm").read_text().split()
+    return int(pages[0 if which == "address space" else 1]) * _PAGE_BYTES
+
+
+ENGINES: dict[str, Callable[[Trials, int, int, Path], None]] = {
+    "mutation": by_mutation,
+    "hypothesis": by_hypothesis,
+    "atheris": by_atheris,
+}
+
+
+def main(engine: str, chance: str, inputs: str, folder: str) -> None:
+    trials = Trials(Path(folder) / "box")
+    ENGINES[engine](trials, int(chance), int(inputs), Path(folder))
+    trials.report()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
