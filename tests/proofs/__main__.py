@@ -14,10 +14,10 @@ import time
 import traceback
 from pathlib import Path
 
-from . import crash_points
+from . import crash_points, fuzz
 from .proof import Proof, Run
 
-PROOFS: tuple[Proof, ...] = (crash_points.PROOF,)
+PROOFS: tuple[Proof, ...] = (crash_points.PROOF, fuzz.PROOF)
 
 
 def main() -> int:
