@@ -47,10 +47,10 @@ IMAGES = Table(
     "images",
     _METADATA,
     Column("id", String(36), primary_key=True),
-    *(Column(name, String) for name in ATTRIBUTES[:6]),
+    *(Column(name, String(255)) for name in ATTRIBUTES[:6]),
     *(Column(name, Integer) for name in ("min_disk", "min_ram", "size", "virtual_size")),
     *(Column(name, Boolean) for name in ("protected", "os_hidden", "deleted")),
-    *(Column(name, String) for name in ("checksum", "os_hash_algo", "os_hash_value")),
+    *(Column(name, String(255)) for name in ("checksum", "os_hash_algo", "os_hash_value")),
 )
 PROPERTIES = _child("image_properties", Column("name", String(255)), Column("value", Text))
 TAGS = _child("image_tags", Column("value", String(255)))
