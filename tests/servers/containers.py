@@ -122,9 +122,9 @@ class ContainerServer:
         container.stop(timeout=timeout_s)
         return int(container.wait()["StatusCode"])
 
-    def kill(self) -> None:
+    def kill(self, how: str = "SIGKILL") -> None:
         container = self._container.get_wrapped_container()
-        container.kill()
+        container.kill(how)
         container.wait()
 
     def pause(self) -> None:
@@ -174,6 +174,9 @@ class ContainerPostgres(ContainerServer):
         super().__init__(
             POSTGRES_IMAGE, answers=self._databases.answer, command=server_settings(port, sync)
         )
+
+    def crash(self) -> None:
+        self.kill("SIGQUIT")
 
     def create_database(self) -> str:
         return self._databases.create()

@@ -58,6 +58,9 @@ class Database(Server, Protocol):
 class Postgres(Database, Protocol):
     """PostgreSQL."""
 
+    def crash(self) -> None:
+        """Ends it as `pg_ctl stop -m immediate` does: the next start has to recover."""
+
 
 class MariaDB(Database, Protocol):
     """MariaDB."""

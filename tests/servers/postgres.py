@@ -7,18 +7,19 @@ committed.)
 """
 
 import itertools
+import os
 import pwd
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 
 from sqlalchemy import Connection, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
-from .interface import ServerUnavailable
+from .interface import ServerFailed, ServerUnavailable
 from .process import (
     HOST,
     LocalServer,
@@ -27,6 +28,7 @@ from .process import (
     new_folder,
     run_to_end,
     unprivileged_user,
+    wait_until,
 )
 
 
@@ -89,6 +91,47 @@ class LocalPostgres(LocalServer):
             stop_signal=signal.SIGINT,  # PostgreSQL's "fast": it waits for no client
             user=user,
         )
+
+    def crash(self) -> None:
+        self._end(signal.SIGQUIT)
+
+    def kill(self) -> None:
+        # Its children end when they notice, and until then it cannot be started again.
+        children = self._children()
+        super().kill()
+        gone = wait_until(
+            lambda: not any(Path("/proc", str(child)).exists() for child in children),
+            alive=lambda: True,
+            timeout_s=30,
+        )
+        if not gone:
+            raise ServerFailed("PostgreSQL's children outlive it")
+
+    def pause(self) -> None:
+        super().pause()  # first, so that it makes no new children
+        self._signal_children(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_children(signal.SIGCONT)
+        super().resume()
+
+    def _end(self, how: signal.Signals) -> None:
+        self._signal_children(signal.SIGCONT)  # a frozen one would not notice
+        super()._end(how)
+
+    def _signal_children(self, how: signal.Signals) -> None:
+        for child in self._children():
+            with suppress(ProcessLookupError):
+                os.kill(child, how)
+
+    def _children(self) -> list[int]:
+        """Its processes, one for each connection and some more; each is its own group."""
+        pid = self._running().pid
+        try:
+            told = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        except OSError:  # it has ended
+            return []
+        return [int(child) for child in told.split()]
 
     def create_database(self) -> str:
         return self._databases.create()

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -107,16 +108,30 @@ def test_mariadb_keeps_what_was_committed_when_it_is_killed(own_mariadb: MariaDB
     assert query(url, "SELECT value FROM kept") == 7
 
 
-def test_postgres_keeps_what_was_committed_when_it_is_killed(own_postgres: Postgres) -> None:
+@pytest.mark.parametrize("end", ["kill", "crash"])
+def test_postgres_keeps_what_was_committed_however_it_ends(
+    own_postgres: Postgres, end: str
+) -> None:
     url = own_postgres.create_database()
     query(url, "CREATE TABLE kept AS SELECT 7 AS value")
 
-    own_postgres.kill()
+    getattr(own_postgres, end)()
     with pytest.raises(OperationalError):
         query(url, "SELECT 1")
     own_postgres.start()
 
     assert query(url, "SELECT value FROM kept") == 7
+
+
+def test_on_a_frozen_postgres_nobody_goes_on(own_postgres: Postgres) -> None:
+    engine = create_engine(own_postgres.create_database(), poolclass=NullPool)
+    with engine.connect() as connection, ThreadPoolExecutor(1) as pool:
+        connection.execute(text("SELECT 1"))
+        own_postgres.pause()
+        asked = pool.submit(connection.execute, text("SELECT 1"))
+        assert not wait([asked], timeout=0.5).done
+        own_postgres.resume()
+        assert asked.result(timeout=30).scalar() == 1
 
 
 def test_the_registry_gives_back_a_schema(registry_url: str) -> None:
