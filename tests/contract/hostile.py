@@ -99,20 +99,25 @@ ATTACKS = {
     "blocks without an end": updated(tags=PRESENT + (PRESENT + EMPTY) * 400_000),
     "map blocks without an end": updated(attributes=(PRESENT + EMPTY + NULL) * 250_000),
     "a UUID that is none": updated(event_id=text(b"x" * 36)),
+    "enum of negative index": updated(origin=number(-2)),
+    "union of negative index": updated(tags=number(-1) + EMPTY),
+    "int of eleven bytes": updated(epoch=b"\x82" + b"\x80" * 9 + b"\0"),
+    "a key twice": updated(attributes=number(2) + (text(b"k") + NULL) * 2 + EMPTY),
+    "a key in two blocks": updated(attributes=(PRESENT + text(b"k") + NULL) * 2 + EMPTY),
     "a fingerprint of tomorrow": b"\xc3\x01" + b"\xff" * 8 + updated()[10:],
     "an id of another registry": b"\0\0\0\0\1" + updated()[10:],
     "the frame of another type": b"\xc3\x01" + latest("ImageDeleted").fingerprint + updated()[10:],
 }
 
 
-# fastavro takes these without a word. Their sender made a checksum of them, and could have said the
-# same in the usual way.
+# Their sender made a checksum of them, and could have said the same in the usual way.
 ODD = {
-    "enum of negative index": updated(origin=number(-2)),
-    "union of negative index": updated(tags=number(-1) + EMPTY),
-    "over-long int": updated(epoch=b"\x82" + b"\x80" * 20 + b"\0"),
+    "over-long int": updated(epoch=b"\x82" + b"\x80" * 8 + b"\0"),
     "a block with its size": updated(tags=PRESENT + number(-1) + number(2) + text(b"a") + EMPTY),
-    "a key twice": updated(attributes=number(2) + (text(b"k") + NULL) * 2 + EMPTY),
+    "two blocks": updated(tags=PRESENT + (PRESENT + text(b"a")) * 2 + EMPTY),
+    "a map of two blocks": updated(
+        attributes=PRESENT + text(b"k") + NULL + PRESENT + text(b"l") + NULL + EMPTY
+    ),
 }
 
 

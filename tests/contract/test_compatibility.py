@@ -4,7 +4,7 @@ import copy
 import io
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import avro.compatibility
@@ -18,6 +18,12 @@ from hypothesis import strategies as st
 from metaledger.schemas.catalogue import SCHEMAS, Schema, latest
 from metaledger.schemas.codec import Codec
 from metaledger.schemas.compatibility import breaches, incompatibilities
+from metaledger.schemas.events import EVENTS
+from metaledger.schemas.image import ImageUpdated, Mode
+from metaledger.schemas.jsonform import to_json
+from metaledger.schemas.meta import Meta
+from metaledger.schemas.reading import compile_fields_reader
+from metaledger.schemas.shape import classes_of
 
 from .samples import UPDATED
 
@@ -153,6 +159,31 @@ def test_every_version_is_held_against_every_other() -> None:
 def test_versions_that_a_record_could_not_tell_apart_are_a_breach() -> None:
     twin = replace(UPDATED_V1, version=2)
     assert "cannot be told apart" in incompatibilities((UPDATED_V1, twin))[0]
+
+
+def test_a_record_of_another_version_is_read_to_what_this_build_knows() -> None:
+    """Avro's schema resolution: what is new is dropped, what is missing has its default."""
+    source = copy.deepcopy(UPDATED_V1.source)
+    mode(symbols=["MERGE", "REPLACE", "PURGE", "UNKNOWN"])(source)
+    add(name="why", **NULLABLE)(source)
+    for name in ("meta.missed", "tags", "change.after"):
+        drop(name)(source)
+    original = UPDATED.data
+    assert isinstance(original, ImageUpdated)
+    for symbol, expected in (("PURGE", Mode.PURGE), ("REPLACE", Mode.UNKNOWN)):
+        datum = {**to_json(UPDATED)["data"], "why": "because", "meta": as_fastavro(UPDATED.meta)}
+        datum["change"] = {**datum["change"], "mode": symbol}
+        payload = io.BytesIO()
+        schemaless_writer(payload, parse_schema(source), datum)
+        read = compile_fields_reader(source["fields"], ImageUpdated, classes_of((Meta, *EVENTS)))
+        told, end = read(payload.getvalue(), 0)
+        assert end == len(payload.getvalue())
+        change = replace(original.change, mode=expected, after=None)
+        assert told == replace(original, tags=None, change=change)
+
+
+def as_fastavro(meta: Meta) -> dict[str, Any]:
+    return {each.name: getattr(meta, each.name) for each in fields(meta)}
 
 
 kinds = st.sampled_from(
