@@ -6,7 +6,6 @@ expected. What `meta` leaves out stays open in the Draft, and is filled in when 
 """
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from datetime import datetime
@@ -83,8 +82,12 @@ def _members(pairs: Sequence[tuple[str, Raw]]) -> dict[str, Raw] | RepeatedKey:
     members = dict(pairs)
     if len(members) == len(pairs):
         return members
-    counts = Counter(name for name, _ in pairs)
-    return RepeatedKey(counts.most_common(1)[0][0])
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            return RepeatedKey(name)
+        seen.add(name)
+    return members
 
 
 def _no_constant(name: str) -> None:
