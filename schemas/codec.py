@@ -22,10 +22,6 @@ from metaledger.schemas.writing import Unwritable
 
 # Kafka refuses a record of more than 1,000,000 bytes by default; the rest is for key and headers.
 EVENT_BYTES_MAX = 900_000
-# What is asked for at once is a part: a byte of a number, the bytes of a text. A reader takes some
-# 0.2 µs for each, and 900,000 bytes hold 1.8 million; this bounds it to 20 ms, and an image to some
-# 20,000 properties.
-PARTS_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +47,7 @@ class Codec:
         """The event's bytes. Raises EventTooLarge, and MalformedRecord for what `decode` would not
         take back: a NUL, a lone surrogate, a naive time, the head of another aggregate.
         """
-<<<<<<< Updated upstream
         part = "meta"
-=======
-        schema = latest(event.type)
-        target = io.BytesIO()
-        start = target.write(header(schema, self.ids))
->>>>>>> Stashed changes
         try:
             meta = META_SHAPE.write(event.meta)
             part = "data"
@@ -76,8 +66,6 @@ class Codec:
                 f"{event.type} of {shown(event.meta.aggregate)} has {len(value)} bytes, and "
                 f"event_bytes_max is {self.event_bytes_max}"
             )
-        if _may_be_too_many(value):
-            _read(value, start, schema)
         return Encoded(value, hashlib.sha256(value).digest())
 
     def decode(self, value: bytes, sha256: bytes) -> Event:
@@ -91,7 +79,6 @@ class Codec:
         if hashlib.sha256(value).digest() != sha256:
             raise ChecksumMismatch("the record's bytes do not match its SHA-256")
         schema, start = unframe(value, self.ids)
-<<<<<<< Updated upstream
         read_meta, read_data = _READERS[schema.fingerprint]
         part = "meta"
         try:
@@ -114,81 +101,6 @@ class Codec:
 
 # What writing a value of another type than the field's ends in; a lone surrogate is a ValueError.
 _NOT_OF_ITS_TYPE = (ValueError, TypeError, OverflowError, AttributeError, KeyError)
-=======
-        try:
-            datum, end = _read(value, start, schema)
-            flaw = _flaw(schema.type, datum)
-            event = _event(schema.type, datum)
-        except (MemoryError, EventTooLarge):
-            raise
-        # fastavro raises whatever its reading ran into: EOFError, IndexError, OverflowError …
-        except Exception as error:
-            raise MalformedRecord(f"the record is no {schema.type}: {shown(error)}") from error
-        flaw = flaw or head_flaw(event)
-        if flaw is not None:
-            raise MalformedRecord(f"the record is no {schema.type}: {flaw}")
-        if (rest := len(value) - end) != 0:
-            raise MalformedRecord(f"the record has {rest} bytes after its {schema.type}")
-        return event
-
-
-class _Counted:
-    """Bytes as a file, of which no more than PARTS_MAX parts are read. Raises EventTooLarge."""
-
-    def __init__(self, source: io.BytesIO) -> None:
-        self._source = source
-        self._left = PARTS_MAX
-
-    def read(self, size: int) -> bytes:
-        """The next bytes, as of a file."""
-        self._left -= 1
-        if self._left < 0:
-            raise EventTooLarge(
-                f"the event has more than {PARTS_MAX} parts: too many keys and values"
-            )
-        return self._source.read(size)
-
-
-def _may_be_too_many(value: bytes) -> bool:
-    # A byte is a part, and what is empty is one more.
-    return 2 * len(value) > PARTS_MAX
-
-
-def _read(value: bytes, start: int, schema: Schema) -> tuple[Any, int]:
-    """Avro's plain record, and where it ends. Raises whatever fastavro does, and EventTooLarge."""
-    source = io.BytesIO(value)
-    source.seek(start)
-    counted: Any = _Counted(source) if _may_be_too_many(value) else source
-    datum = schemaless_reader(counted, schema.parsed, _reader_schema(schema))
-    return datum, source.tell()
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """What a record's shape always has."""
-
-    dump: Any
-    load: Any
-    flaw: Any
-
-
-def _flaw(event_type: str, datum: dict[str, Any]) -> str | None:
-    if (found := _META.flaw(datum["meta"])) is not None:
-        return f"meta{found}"
-    found = _DATA[event_type].flaw(datum)
-    return None if found is None else f"data{found}"
-
-
-def _event(event_type: str, datum: dict[str, Any]) -> Event:
-    meta = _META.load(datum.pop("meta"))
-    return Event(meta, _DATA[event_type].load(datum))
-
-
-def _reader_schema(writer: Schema) -> Any:  # noqa: ANN401 (fastavro's own form)
-    """None for the newest version: resolution costs, and changes nothing there."""
-    newest = latest(writer.type)
-    return None if newest is writer else newest.parsed
->>>>>>> Stashed changes
 
 
 def _shapes() -> tuple[Shape, dict[str, Shape]]:

@@ -39,8 +39,7 @@ class ChecksumMismatch(ContractError):
 
 
 class EventTooLarge(ContractError):
-    """The event exceeds `event_bytes_max`, even without its before- and after-image, or has more
-    keys and values than a reader takes in time."""
+    """The event exceeds `event_bytes_max`, even without its before- and after-image."""
 
 
 class Unfoldable(ContractError):

@@ -17,7 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 from uuid import UUID
 
-from metaledger.schemas.codec import PARTS_MAX, Codec
+from metaledger.schemas.codec import Codec
 from metaledger.schemas.errors import EventTooLarge, InvalidEvent, UsageError
 from metaledger.schemas.events import Draft, StreamNumber, recorded
 from metaledger.schemas.identity import derived_id
@@ -177,9 +177,8 @@ def _draft(raw: bytes, reading: Reading) -> Draft | None:
     if reading.repeatable and draft.occurred_at is None:
         expected = "a time, so that a second run repeats the first"
         raise InvalidEvent("meta.occurred_at", expected=expected, got="nothing")
-    # Avro's form is never twice as long as the JSON that it comes from, and that has more bytes
-    # than this has parts: few lines pay for it.
-    if len(raw) > min(cap, PARTS_MAX) // 2:
+    # Avro's form is never twice as long as the JSON that it comes from, so few lines pay for this.
+    if len(raw) > cap // 2:
         _must_fit(draft, reading.codec)
     return draft
 
@@ -188,7 +187,7 @@ def _must_fit(draft: Draft, codec: Codec) -> None:
     try:
         codec.encode(recorded(draft, event_id=_NO_ID, number=_NO_NUMBER, occurred_at=_EPOCH))
     except EventTooLarge as error:
-        expected = f"an event of at most {codec.event_bytes_max} bytes and {PARTS_MAX} parts"
+        expected = f"an event of at most {codec.event_bytes_max} bytes"
         raise InvalidEvent("", expected=expected, got="a larger one") from error
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-from bisect import bisect_left
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -197,23 +196,6 @@ def test_an_event_of_just_the_cap_passes_and_one_byte_more_does_not() -> None:
     larger = fitting.value + b"\0"
     with pytest.raises(EventTooLarge):
         codec.decode(larger, hashlib.sha256(larger).digest())
-
-
-def test_an_event_of_more_parts_than_are_read_in_time_is_not_written() -> None:
-    def told(tags: int) -> Event:
-        return event(replace(DATA[3], tags=("x",) * tags))
-
-    def is_refused(tags: int) -> bool:
-        try:
-            SINGLE_OBJECT.encode(told(tags))
-        except EventTooLarge:
-            return True
-        return False
-
-    refused = bisect_left(range(60_000), True, key=is_refused)
-    assert 40_000 < refused < 60_000
-    largest = SINGLE_OBJECT.encode(told(refused - 1))
-    assert SINGLE_OBJECT.decode(largest.value, largest.sha256) == told(refused - 1)
 
 
 def test_a_lowered_cap_leaves_the_history_readable() -> None:
