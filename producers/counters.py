@@ -69,6 +69,13 @@ def read_stream(connection: Connection) -> Stream:
     return Stream(stream_id=row.stream_id, epoch=row.epoch)
 
 
+def lock(connection: Connection, aggregates: Collection[str]) -> dict[str, Counter]:
+    """Locks the counters, in sorted order, and gives out no number. It needs no stream: a counter
+    that is made here is of no epoch, and begins with its first number.
+    """
+    return _take(connection, 0, dict.fromkeys(aggregates, 0))
+
+
 def take(
     connection: Connection, source: Stream, increments: Mapping[str, int]
 ) -> dict[str, Counter]:
@@ -77,17 +84,7 @@ def take(
     What it returns is the counter after that: the numbers given are the last ones up to `seq`. A
     counter of an older epoch begins anew with its first number of this one.
     """
-    rows = [
-        {"aggregate": aggregate, "epoch": source.epoch, "seq": increments[aggregate]}
-        for aggregate in sorted(increments)
-    ]
-    if not rows:
-        return {}
-    upsert = _UPSERTS[connection.dialect.name]
-    return {
-        row.aggregate: Counter(seq=row.seq, epoch=row.epoch, unrecorded_since=row.unrecorded_since)
-        for row in _taken(connection, upsert, rows)
-    }
+    return _take(connection, source.epoch, increments)
 
 
 def mark(connection: Connection, aggregates: Collection[str], at: datetime) -> None:
@@ -114,12 +111,27 @@ def unmark(connection: Connection, aggregates: Collection[str]) -> None:
         connection.execute(update(counters).where(which).values(unrecorded_since=None))
 
 
-def _taken(connection: Connection, upsert: Insert, rows: Sequence[dict[str, Any]]) -> Iterator[Any]:
-    result = connection.execute(upsert, rows)
-    if connection.dialect.name == "postgresql":
-        yield from result
+def _take(connection: Connection, epoch: int, increments: Mapping[str, int]) -> dict[str, Counter]:
+    rows = [
+        {"aggregate": aggregate, "epoch": epoch, "seq": increments[aggregate]}
+        for aggregate in sorted(increments)
+    ]
+    return {
+        row.aggregate: Counter(seq=row.seq, epoch=row.epoch, unrecorded_since=row.unrecorded_since)
+        for row in _taken(connection, rows)
+    }
+
+
+def _taken(connection: Connection, rows: Sequence[dict[str, Any]]) -> Iterator[Any]:
+    if not rows:
         return
-    # A locking read: under MariaDB's repeatable read a plain one may be stale.
+    dialect = connection.dialect
+    if dialect.insert_executemany_returning:
+        yield from connection.execute(_RETURNING[dialect.name], rows)
+        return
+    # MySQL, and SQLite before 3.35.
+    connection.execute(_UPSERTS[dialect.name], rows)
+    # A locking read: under MySQL's repeatable read a plain one may be stale.
     for names in _chunks([row["aggregate"] for row in rows]):
         which = counters.c.aggregate.in_(names)
         yield from connection.execute(select(*_RETURNED).where(which).with_for_update())
@@ -155,15 +167,14 @@ def _upsert(dialect: str) -> Insert:
     changes = [(column, text(change.format(**names))) for column, change in _CHANGES]
     if dialect in _MYSQL:
         return mysql.insert(counters).on_duplicate_key_update(changes)
-    if dialect == "sqlite":
-        return sqlite.insert(counters).on_conflict_do_update(
-            index_elements=["aggregate"], set_=dict(changes)
-        )
-    upsert = postgresql.insert(counters).on_conflict_do_update(
+    # The two dialects' statements are alike, but not of one type.
+    conflicting: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    upsert: Insert = conflicting(counters).on_conflict_do_update(
         index_elements=["aggregate"], set_=dict(changes)
     )
-    return upsert.returning(*_RETURNED)
+    return upsert
 
 
 _MYSQL = frozenset({"mysql", "mariadb"})
 _UPSERTS = {name: _upsert(name) for name in ("sqlite", "postgresql", *sorted(_MYSQL))}
+_RETURNING = {name: upsert.returning(*_RETURNED) for name, upsert in _UPSERTS.items()}

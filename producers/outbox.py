@@ -106,8 +106,7 @@ class Outbox:
         aggregates meanwhile. A counter that was not there begins with `seq` 0 (`is_new`).
         """
         require_storable(aggregates)
-        source = counters.read_stream(connection)
-        taken = counters.take(connection, source, dict.fromkeys(aggregates, 0))
+        taken = counters.lock(connection, aggregates)
         return {name: self._remembered(name, counter) for name, counter in taken.items()}
 
     def number(self, connection: Connection, drafts: Sequence[Draft]) -> list[NewRecord]:
@@ -205,4 +204,7 @@ def _insert(connection: Connection, numbered: Sequence[Numbered]) -> None:
         for it in numbered
     ]
     if rows:
-        connection.execute(insert(table).inline(), rows)
+        connection.execute(_INSERT, rows)
+
+
+_INSERT = insert(table).inline()

@@ -1,28 +1,35 @@
 """Glance's tables, as far as the ledger reads them, and the one way to read an image.
 
-Rules: only reads, and all of them locking (`FOR UPDATE`; SQLite has one writer and needs none):
-under MariaDB's repeatable read a plain read shows what was true when the transaction began, not
-what it is about to change. The caller holds the images' counters already, so that locks are always
-taken in one order: counter, image, properties, tags, locations. A location's URL may hold
-credentials, so no query here names that column.
+Rules: only reads, in one statement for all four tables, for each is a round trip inside somebody's
+request. The caller holds the images' counters already, so nobody else who records changes these
+images. On MariaDB the reads lock (`FOR UPDATE`), in one order: image, properties, tags, locations.
+Under its repeatable read a plain read shows what was true when the transaction began, not what it
+is about to change. Elsewhere they need no lock: PostgreSQL reads what is committed, and where it is
+asked for a snapshot the counter's lock fails if the counter moved after that; SQLite has one
+writer. A location's URL may hold credentials, so no query here names that column.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import (
     Boolean,
     Column,
+    CompoundSelect,
     Connection,
     Integer,
     MetaData,
-    RowMapping,
+    Row,
+    Select,
     String,
     Table,
     Text,
+    bindparam,
+    literal_column,
+    null,
     select,
+    union_all,
 )
 
 from metaledger.producers.glance.rows import ATTRIBUTES, ImageState
@@ -66,45 +73,58 @@ class Reading:
 
 
 def read_images(connection: Connection, image_ids: Sequence[str]) -> Reading:
-    """The images with these ids, read and locked in the order of their ids."""
+    """The images with these ids, locked in the order of their ids where reading locks."""
     reading = Reading()
     ordered = sorted(set(image_ids))
+    read = _READ_LOCKING if connection.dialect.name in _SNAPSHOTS_ARE_STALE else _READ
     for start in range(0, len(ordered), IDS_MAX):
-        _read(connection, ordered[start : start + IDS_MAX], reading)
+        rows = connection.execute(read, {"image_ids": ordered[start : start + IDS_MAX]}).all()
+        _gather(reading, rows)
     return reading
 
 
-def _read(connection: Connection, image_ids: Sequence[str], reading: Reading) -> None:
-    images = select(IMAGES).where(IMAGES.c.id.in_(image_ids)).order_by(IMAGES.c.id)
-    rows = connection.execute(images.with_for_update()).mappings().all()
-    properties: dict[str, dict[str, str | None]] = {row["id"]: {} for row in rows}
-    tags: dict[str, list[str]] = {row["id"]: [] for row in rows}
-    for child in _live(connection, PROPERTIES, image_ids, reading):
-        properties[child["image_id"]][child["name"]] = child["value"]
-    for child in _live(connection, TAGS, image_ids, reading):
-        tags[child["image_id"]].append(child["value"])
-    locations = Counter(
-        child["image_id"] for child in _live(connection, LOCATIONS, image_ids, reading)
-    )
-    for row in rows:
-        values = dict(row)
-        image_id = values.pop("id")
+def _gather(reading: Reading, rows: Iterable[Row[Any]]) -> None:
+    images = [row for row in rows if row.row_id is None]
+    children = sorted((row for row in rows if row.row_id is not None), key=lambda row: row.row_id)
+    live: dict[tuple[str, str], list[Row[Any]]] = {}
+    for row in children:
+        reading.owners[row.source, row.row_id] = row.image_id
+        if not row.deleted:
+            live.setdefault((row.source, row.image_id), []).append(row)
+    for row in images:
+        image_id = row.image_id
+        properties, tags, locations = (live.get((it.name, image_id), ()) for it in _CHILDREN)
         reading.states[image_id] = ImageState(
             image_id=image_id,
-            **values,
-            location_count=locations[image_id],
+            deleted=row.deleted,
+            location_count=len(locations),
             # Two requests that race leave a tag in two live rows.
-            tags=tuple(dict.fromkeys(tags[image_id])),
-            properties=properties[image_id],
+            tags=tuple(dict.fromkeys(tag.value for tag in tags)),
+            properties={it.name: it.value for it in properties},
+            **{name: getattr(row, name) for name in _IMAGES_OWN},
         )
 
 
-def _live(
-    connection: Connection, table: Table, image_ids: Sequence[str], reading: Reading
-) -> Iterator[RowMapping]:
-    """The live rows of a child table in order; notes the owner of the others too."""
-    query = select(table).where(table.c.image_id.in_(image_ids)).order_by(table.c.id)
-    for row in connection.execute(query.with_for_update()).mappings():
-        reading.owners[table.name, row["id"]] = row["image_id"]
-        if not row["deleted"]:
-            yield row
+_CHILDREN = (PROPERTIES, TAGS, LOCATIONS)
+_IMAGES_OWN = ATTRIBUTES[:-1]
+_SNAPSHOTS_ARE_STALE = frozenset({"mysql", "mariadb"})
+
+
+def _select(table: Table) -> Select[Any]:
+    """A table's rows, in columns that are the same for all four; what a table has not is null."""
+    image_id, row_id = (table.c.id, null()) if table is IMAGES else (table.c.image_id, table.c.id)
+    return select(
+        literal_column(f"'{table.name}'").label("source"),
+        row_id.label("row_id"),
+        image_id.label("image_id"),
+        *(table.c.get(name, null()).label(name) for name in ("value", "deleted", *_IMAGES_OWN)),
+    ).where(image_id.in_(bindparam("image_ids", expanding=True)))
+
+
+# The images come first, and the properties second: so PostgreSQL finds a type for each column.
+_SELECTS = [_select(table) for table in (IMAGES, *_CHILDREN)]
+_READ = union_all(*_SELECTS)
+# In brackets, or a lock would stand before UNION.
+_READ_LOCKING: CompoundSelect[Any] = union_all(
+    *(it.with_for_update().self_group() for it in _SELECTS)
+)
