@@ -146,7 +146,9 @@ def _parse_texts(raw: Raw, path: str) -> tuple[str, ...]:
 
 def _parse_map(raw: Raw, path: str) -> dict[str, str | None]:
     members = as_object(raw, path)
-    if not (_are_plain(members) and _are_plain(filter(None, members.values()))):
+    # Only null is no text: false, 0 and [] are as empty as it.
+    values = [item for item in members.values() if item is not None]
+    if not (_are_plain(members) and _are_plain(values)):
         for key, item in members.items():
             _parse_string(key, f"{path}, the key")
             if item is not None:

@@ -61,7 +61,7 @@ def write_map(members: Mapping[str, str | None]) -> bytes:
         return b"\0"
     # ASCII without NUL is known by two searches in all of it, and its characters are its bytes.
     values = members.values()
-    joined = "".join(members) + "".join(filter(None, values))
+    joined = "".join(members) + "".join([value for value in values if value is not None])
     if "\0" in joined:
         raise Unwritable(NUL_FOUND)
     if not joined.isascii() or len(joined) >= _LENGTHS:
