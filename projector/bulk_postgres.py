@@ -1,7 +1,8 @@
 """Bulk writing for PostgreSQL: COPY, straight into the table or through a temporary one."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    Column,
     ColumnElement,
     Connection,
     Integer,
@@ -27,14 +29,15 @@ from metaledger.schemas.tables import UtcTime
 
 Encode = Callable[[Any], str]
 
-# COPY's text format (PostgreSQL, "COPY", "File Formats").
-# Null is one control character: with \\N every line would have something to escape.
+# COPY's CSV format (PostgreSQL, "COPY", "File Formats"), in which a backslash is an ordinary
+# character: JSON and bytes have nothing to escape. Delimiter, quote and null are control characters
+# that a value hardly ever has, so most batches have nothing to quote either.
+_DELIMITER = "\t"
+_QUOTE = "\x01"
 _NULL = "\x02"
-_NULL_ESCAPED = "\\x02"
-_ESCAPES = str.maketrans(
-    {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", _NULL: _NULL_ESCAPED}
-)
-_CHUNK_BYTES = 1 << 16
+_FORMAT = "FORMAT csv, DELIMITER E'\\t', QUOTE E'\\x01', NULL E'\\x02'"
+# The thread that writes has to wait for its turn with every chunk that it reads.
+_CHUNK_BYTES = 1 << 20
 
 
 class PostgresBulk:
@@ -77,51 +80,69 @@ def _place(connection: Connection, table: Table) -> str:
     return f"{places.get(table.schema, table.schema)}.{table.name}"
 
 
-def _copy(connection: Connection, place: str, table: Table, rows: Iterable[Values]) -> None:
-    encoders = [
-        (index, encode)
-        for index, column in enumerate(table.columns)
-        if (encode := _encoder(column.type)) is not None
-    ]
-    lines = BytesIO("".join([_line(row, encoders) for row in rows]).encode())
+def _copy(connection: Connection, place: str, table: Table, rows: Sequence[Values]) -> None:
+    lines = BytesIO(_lines(table, rows).encode())
     names = ", ".join(column.name for column in table.columns)
-    statement = f"COPY {place} ({names}) FROM STDIN WITH (NULL E'{_NULL_ESCAPED}')"
     cursor = connection.connection.cursor()
     try:
-        cursor.copy_expert(statement, lines, _CHUNK_BYTES)
+        cursor.copy_expert(f"COPY {place} ({names}) FROM STDIN ({_FORMAT})", lines, _CHUNK_BYTES)
     finally:
         cursor.close()
 
 
-def _line(row: Values, encoders: Sequence[tuple[int, Encode]]) -> str:
-    """A row as a line; most have nothing to escape, which one look at the whole line tells."""
-    fields = list(row)
-    nulls = fields.count(None)
-    for index, encode in encoders:
-        if fields[index] is not None:
-            fields[index] = encode(fields[index])
-    if nulls:
-        line = "\t".join([_NULL if field is None else field for field in fields])
-    else:
-        line = "\t".join(fields)
+def _lines(table: Table, rows: Sequence[Values]) -> str:
+    """The rows as COPY reads them, column by column: there are few columns and many rows."""
+    columns = list(zip(*rows, strict=True))
+    nulls = sum(
+        values.count(None)
+        for column, values in zip(table.columns, columns, strict=True)
+        if column.nullable
+    )
+    fields = [
+        _fields(column, values) for column, values in zip(table.columns, columns, strict=True)
+    ]
+    lines = _joined(fields)
     if (
-        "\\" in line
-        or "\n" in line
-        or "\r" in line
-        or line.count("\t") != len(fields) - 1
-        or line.count(_NULL) != nulls
+        lines.count(_DELIMITER) == len(rows) * (len(fields) - 1)
+        and lines.count("\n") == len(rows)
+        and "\r" not in lines
+        and _QUOTE not in lines
+        and lines.count(_NULL) == nulls
     ):
-        line = "\t".join(
-            [_NULL if field is None else field.translate(_ESCAPES) for field in fields]
-        )
-    return line + "\n"
+        return lines
+    # A value has one of our own characters in it: all of them are quoted.
+    return _joined(
+        [
+            [_NULL if value is None else _quoted(field) for value, field in zip(*pair, strict=True)]
+            for pair in zip(columns, fields, strict=True)
+        ]
+    )
+
+
+def _joined(fields: Sequence[Sequence[str]]) -> str:
+    return "\n".join(map(_DELIMITER.join, zip(*fields, strict=True))) + "\n"
+
+
+def _quoted(field: str) -> str:
+    return _QUOTE + field.replace(_QUOTE, _QUOTE * 2) + _QUOTE
+
+
+def _fields(column: Column[Any], values: Sequence[Any]) -> Sequence[str]:
+    """A column's values as text."""
+    encode = _encoder(column.type)
+    if column.nullable:
+        return [
+            _NULL if value is None else value if encode is None else encode(value)
+            for value in values
+        ]
+    return values if encode is None else [encode(value) for value in values]
 
 
 def _encoder(kind: TypeEngine[Any]) -> Encode | None:
     """How a value that is not None becomes text; None where it is text."""
     match kind:
         case UtcTime():
-            return datetime.isoformat
+            return _time
         case JSON():
             return _json
         case LargeBinary():
@@ -134,6 +155,11 @@ def _encoder(kind: TypeEngine[Any]) -> Encode | None:
             return None
         case _:
             raise TypeError(f"no table has a column of {kind}")
+
+
+@lru_cache(maxsize=4_096)  # the rows of an event share its time
+def _time(value: datetime) -> str:
+    return value.isoformat()
 
 
 def _json(value: Any) -> str:  # noqa: ANN401 (bytes are JSON already)
