@@ -14,10 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import codec
+from . import codec, projecting
 from .benchmark import Bench, Benchmark, Figure, Size, report
 
-BENCHMARKS: tuple[Benchmark, ...] = (*codec.BENCHMARKS,)
+BENCHMARKS: tuple[Benchmark, ...] = (*codec.BENCHMARKS, *projecting.BENCHMARKS)
 
 
 def main() -> int:
