@@ -7,6 +7,7 @@
 """
 
 import argparse
+import logging
 import secrets
 import sys
 import tempfile
@@ -14,10 +15,12 @@ import time
 import traceback
 from pathlib import Path
 
-from . import crash_points, fuzz
+import structlog
+
+from . import crash_loop, crash_points, fuzz, poison
 from .proof import Proof, Run
 
-PROOFS: tuple[Proof, ...] = (crash_points.PROOF, fuzz.PROOF)
+PROOFS: tuple[Proof, ...] = (crash_points.PROOF, crash_loop.PROOF, poison.PROOF, fuzz.PROOF)
 
 
 def main() -> int:
@@ -36,6 +39,9 @@ def main() -> int:
             print(f"{proof.name}: {proof.promise}")
             print(f"    {proof.short:,} {proof.unit} in CI, {proof.long:,} in the long form")
         return 0
+    # What goes wrong is asked for here, and a proof says what it has seen.
+    errors_alone = structlog.make_filtering_bound_logger(logging.ERROR)
+    structlog.configure(wrapper_class=errors_alone)
     chosen = [proofs[name] for name in options.names] or list(PROOFS)
     seed = secrets.randbits(32) if options.seed is None else options.seed
     failed = [

@@ -38,9 +38,10 @@ from tests.projector.ledgers import CODEC, Hooked
 from tests.servers import choice
 from tests.store.readmodels import dump, store_of
 
+from .expected import assert_told
 from .points import Ask, ask_at_every_step
 from .proof import Proof, Run, running
-from .shop import SETTINGS, Shop, assert_told, open_shop, told_by
+from .shop import SETTINGS, Shop, open_shop, told_by
 
 # A dead relay's lease is soon over; small batches, so that there are many points.
 _RELAY = RelaySettings(lease_s=0.05, batch_rows_max=5)

@@ -1,8 +1,7 @@
 """A service with images of its own that emits with its changes, and knows what it committed.
 
 In the transaction of a change stands a row of `told` with the event that goes with it. So the
-service's own database says what the ledger must come to hold: `assert_told` compares the read model
-with the naive oracle, row for row, and the admitted events with those rows, one for one.
+service's own database says what the ledger must come to hold.
 
 `python -m tests.proofs.shop URL SEED` is such a service as a process: it commits until it is ended,
 and tries again whatever its database does meanwhile.
@@ -12,8 +11,6 @@ import json
 import signal
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import Random
@@ -50,12 +47,6 @@ from metaledger.schemas.image import (
     PropertyChange,
 )
 from metaledger.schemas.jsonform import to_json
-from metaledger.schemas.tables import TABLES
-from metaledger.schemas.tables.ledger import ledger_events
-from metaledger.schemas.times import time_text
-from tests.folds.oracle import final_rows
-from tests.folds.test_oracle import ORDER, plain
-from tests.store.readmodels import engine_of, rows
 
 SETTINGS = ProducerSettings(service="shop", host="shop-1")
 IMAGES = 40
@@ -196,60 +187,6 @@ def told_by(url: str) -> list[dict[str, Any]]:
     with engine.connect() as connection:
         query = select(told.c.event).order_by(told.c.image_id, told.c.version)
         return [json.loads(event) for event in connection.scalars(query)]
-
-
-def assert_told(read_model: str, events: Iterable[dict[str, Any]]) -> int:
-    """The read model has exactly the events, in their order, and the oracle's rows of them.
-
-    Gives their number. Nothing waits, and nothing is in quarantine.
-    """
-    histories = defaultdict(list)
-    for event in events:
-        histories[event["meta"]["aggregate"]].append(event)
-    found = _found(read_model)
-    admitted = defaultdict(list)
-    for row in sorted(found["ledger_events"], key=lambda row: row["stream_seq"]):
-        if row["aggregate_kind"] != "stream":
-            name = f"{row['aggregate_kind']}:{row['aggregate_id']}"
-            admitted[name].append((row["stream_seq"], row["event_id"], row["data"]))
-    assert admitted.keys() == histories.keys(), admitted.keys() ^ histories.keys()
-    for name, history in histories.items():
-        expected = [
-            (event["meta"]["stream_seq"], event["meta"]["event_id"], event["data"])
-            for event in history
-        ]
-        assert admitted[name] == expected, name
-    assert found["quarantine"] == []
-    assert found["parked_events"] == []
-    assert [row for row in found["aggregate_states"] if row["parked_since"]] == []
-    _assert_rows(found, histories)
-    return sum(map(len, histories.values()))
-
-
-def _assert_rows(
-    found: dict[str, list[dict[str, Any]]], histories: dict[str, list[dict[str, Any]]]
-) -> None:
-    expected = defaultdict(list)
-    for history in histories.values():
-        for table, its_rows in final_rows(list(_with_times(history))).items():
-            expected[table] += its_rows
-    for table, key in ORDER.items():
-        order = lambda row, key=key: tuple(row[name] for name in key)  # noqa: E731
-        mine = sorted((plain(row) for row in found[table]), key=order)
-        assert mine == sorted(expected[table], key=order), table
-
-
-def _with_times(history: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], str]]:
-    """Valid time is that of the event, and never goes back."""
-    latest = datetime.min.replace(tzinfo=UTC)
-    for event in history:
-        latest = max(latest, datetime.fromisoformat(event["meta"]["occurred_at"]))
-        yield event, time_text(latest)
-
-
-def _found(read_model: str) -> dict[str, list[dict[str, Any]]]:
-    with engine_of(read_model) as engine:
-        return {table.name: rows(engine, table) for table in (*TABLES, ledger_events)}
 
 
 def _serve(url: str, seed: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, Table, select
+from sqlalchemy import ColumnElement, Engine, Table, select
 
 from metaledger.projector.database import connect
 from metaledger.projector.readmodel import migrate
@@ -62,11 +62,19 @@ def store_of(url: str) -> Iterator[Store]:
 
 def rows(engine: Engine, table: Table) -> list[dict[str, Any]]:
     """A table's rows in the order of its keys; the same form from both databases."""
+    return list(streamed(engine, table))
+
+
+def streamed(
+    engine: Engine, table: Table, *conditions: ColumnElement[bool]
+) -> Iterator[dict[str, Any]]:
+    """As `rows`, those for which all conditions hold; few at a time are held."""
     on_sqlite = engine.dialect.name == "sqlite"
     where: dict[str | None, str | None] = {SHARED: None} if on_sqlite else {None: "ml_g1"}
     with engine.connect().execution_options(schema_translate_map=where) as connection:
-        statement = select(table).order_by(*table.primary_key.columns)
-        return [dict(row) for row in connection.execute(statement).mappings()]
+        statement = select(table).where(*conditions).order_by(*table.primary_key.columns)
+        for row in connection.execution_options(yield_per=5_000).execute(statement).mappings():
+            yield dict(row)
 
 
 def dump(url: str) -> Dump:

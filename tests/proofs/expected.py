@@ -1,0 +1,82 @@
+"""What a read model must be: the naive oracle's rows, and each event once.
+
+Images do not know each other, so the oracle, which looks back over all that came before, is asked
+for one at a time.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import zip_longest
+from typing import Any
+
+from metaledger.schemas.tables import TABLES
+from metaledger.schemas.tables.ledger import ledger_events, quarantined_bytes
+from metaledger.schemas.times import time_text
+from tests.folds.oracle import final_rows
+from tests.folds.test_oracle import ORDER, plain
+from tests.store.readmodels import engine_of, rows, streamed
+
+Rows = Mapping[str, Sequence[dict[str, Any]]]
+JsonEvent = dict[str, Any]
+
+
+def assert_told(read_model: str, events: Iterable[JsonEvent]) -> int:
+    """The read model has exactly the events, in their order, and the oracle's rows of them.
+
+    Gives their number. Nothing waits, and nothing is in quarantine.
+    """
+    histories = defaultdict(list)
+    for event in events:
+        histories[event["meta"]["aggregate"]].append(event)
+    found = _found(read_model)
+    admitted = defaultdict(list)
+    for row in sorted(found["ledger_events"], key=lambda row: row["stream_seq"]):
+        if row["aggregate_kind"] != "stream":
+            name = f"{row['aggregate_kind']}:{row['aggregate_id']}"
+            admitted[name].append((row["stream_seq"], row["event_id"], row["data"]))
+    assert admitted.keys() == histories.keys(), admitted.keys() ^ histories.keys()
+    for name, history in histories.items():
+        expected = [
+            (event["meta"]["stream_seq"], event["meta"]["event_id"], event["data"])
+            for event in history
+        ]
+        assert admitted[name] == expected, name
+    assert found["quarantine"] == []
+    assert found["parked_events"] == []
+    assert [row for row in found["aggregate_states"] if row["parked_since"]] == []
+    assert_rows(found, histories)
+    return sum(map(len, histories.values()))
+
+
+def assert_rows(found: Rows, histories: Mapping[str, Sequence[JsonEvent]]) -> None:
+    """The images' rows and anomalies are the oracle's."""
+    expected = defaultdict(list)
+    for history in histories.values():
+        for table, its_rows in final_rows(list(_with_times(history))).items():
+            expected[table] += its_rows
+    for table, key in ORDER.items():
+        order = lambda row, key=key: tuple(row[name] for name in key)  # noqa: E731
+        mine = sorted((plain(row) for row in found[table]), key=order)
+        assert mine == sorted(expected[table], key=order), table
+
+
+def _with_times(history: Sequence[JsonEvent]) -> Iterator[tuple[JsonEvent, str]]:
+    """Valid time is that of the event, and never goes back."""
+    latest = datetime.min.replace(tzinfo=UTC)
+    for event in history:
+        latest = max(latest, datetime.fromisoformat(event["meta"]["occurred_at"]))
+        yield event, time_text(latest)
+
+
+def _found(read_model: str) -> Rows:
+    with engine_of(read_model) as engine:
+        return {table.name: rows(engine, table) for table in (*TABLES, ledger_events)}
+
+
+def assert_same(one: str, other: str) -> None:
+    """Both read models have the same rows in all tables that records make; however many."""
+    with engine_of(one) as mine, engine_of(other) as its:
+        for table in (*TABLES, ledger_events, quarantined_bytes):
+            for row, same in zip_longest(streamed(mine, table), streamed(its, table)):
+                assert row == same, table.name
