@@ -18,7 +18,7 @@ from metaledger.schemas.meta import Meta
 from metaledger.schemas.reading import Read, Unreadable, compile_fields_reader, compile_reader
 from metaledger.schemas.shape import Shape, classes_of, compile_fields
 from metaledger.schemas.times import shown
-from metaledger.schemas.writing import Unwritable
+from metaledger.schemas.writing import TooMany, Unwritable
 
 # Kafka refuses a record of more than 1,000,000 bytes by default; the rest is for key and headers.
 EVENT_BYTES_MAX = 900_000
@@ -52,6 +52,8 @@ class Codec:
             meta = META_SHAPE.write(event.meta)
             part = "data"
             data = DATA_SHAPES[event.type].write(event.data)
+        except TooMany as flaw:
+            raise EventTooLarge(f"{event.type} cannot be recorded: {part}{flaw}") from None
         except Unwritable as flaw:
             raise MalformedRecord(f"{event.type} cannot be recorded: {part}{flaw}") from None
         except _NOT_OF_ITS_TYPE as error:

@@ -39,7 +39,8 @@ class ChecksumMismatch(ContractError):
 
 
 class EventTooLarge(ContractError):
-    """The event exceeds `event_bytes_max`, even without its before- and after-image."""
+    """The event exceeds `event_bytes_max`, even without its before- and after-image, or one of its
+    arrays and maps has more elements than a reader takes in time."""
 
 
 class Unfoldable(ContractError):

@@ -5,11 +5,11 @@ know is read and dropped, what the writer did not know has their default, an enu
 another version is UNKNOWN. That is Avro's schema resolution, as far as our versions may differ.
 
 Input is hostile (RELIABILITY.md, "Avro"). A reader takes the bytes and where to begin, and gives
-the value and where it ends; each element takes at least one byte, so time and memory are bounded by
-the record's size. A text that reaches beyond the end comes out cut short, and the end of it is then
-beyond the end of the bytes: whoever reads the whole compares that. Raises Unreadable with the
-field's path, IndexError where the bytes end, ValueError or OverflowError for what is no text or
-time.
+the value and where it ends. Each element takes at least one byte, and an array or map has at most
+ELEMENTS_MAX: memory is bounded by the record's size, and time far below. A text that reaches
+beyond the end comes out cut short, and its end is then beyond the end of the bytes: whoever reads
+the whole compares that. Raises Unreadable with the field's path, IndexError where the bytes end,
+ValueError or OverflowError for what is no text or time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, cast
 
-from metaledger.schemas.writing import NUL_FOUND, no_integer
+from metaledger.schemas.writing import ELEMENTS_MAX, NUL_FOUND, no_integer
 
 # A node of a schema, as JSON has it.
 Raw = Any
@@ -90,6 +90,8 @@ def _read_texts(data: bytes, at: int) -> tuple[tuple[str, ...], int]:
     texts: list[str] = []
     count, at = _read_count(data, at)
     while count:
+        if len(texts) + count > ELEMENTS_MAX:
+            raise Unreadable(_TOO_MANY)
         for _ in range(count):
             length = data[at]
             at += 1
@@ -111,6 +113,8 @@ def _read_map(data: bytes, at: int) -> tuple[dict[str, str | None], int]:
     count, at = _read_count(data, at)
     total = count
     while count:
+        if total > ELEMENTS_MAX:
+            raise Unreadable(_TOO_MANY)
         for _ in range(count):
             # Three in four of a ledger's bytes pass here: no calls for what is short.
             length = data[at]
@@ -232,6 +236,7 @@ def _read_count(data: bytes, at: int) -> tuple[int, int]:
 _NOT_SHORT = 0x81
 # The index 1 of a union's branch, in zigzag.
 _SECOND_BRANCH = 2
+_TOO_MANY = f": more than {ELEMENTS_MAX} elements"
 _NO_BRANCH = ": no branch of the union"
 _INT_LIMIT = 1 << 31
 # Ten bytes hold 64 bits.

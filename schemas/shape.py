@@ -20,6 +20,7 @@ from typing import Any, cast
 from metaledger.schemas.errors import InvalidEvent
 from metaledger.schemas.times import parse_time, shown
 from metaledger.schemas.writing import (
+    ELEMENTS_MAX,
     Write,
     enum_writer,
     integer_writer,
@@ -138,6 +139,7 @@ def _enum(cls: type[StrEnum], symbols: typing.Sequence[str]) -> Shape:
 def _parse_texts(raw: Raw, path: str) -> tuple[str, ...]:
     if not isinstance(raw, list):
         raise InvalidEvent(path, expected="an array", got=shown(raw))
+    _check_count(len(raw), path)
     if not _are_plain(raw):
         for index, item in enumerate(raw):
             _parse_string(item, f"{path}[{index}]")
@@ -146,6 +148,7 @@ def _parse_texts(raw: Raw, path: str) -> tuple[str, ...]:
 
 def _parse_map(raw: Raw, path: str) -> dict[str, str | None]:
     members = as_object(raw, path)
+    _check_count(len(members), path)
     # Only null is no text: false, 0 and [] are as empty as it.
     values = [item for item in members.values() if item is not None]
     if not (_are_plain(members) and _are_plain(values)):
@@ -154,6 +157,11 @@ def _parse_map(raw: Raw, path: str) -> dict[str, str | None]:
             if item is not None:
                 _parse_string(item, f"{path}[{shown(key)}]")
     return dict(members)
+
+
+def _check_count(count: int, path: str) -> None:
+    if count > ELEMENTS_MAX:
+        raise InvalidEvent(path, expected=f"at most {ELEMENTS_MAX} elements", got=str(count))
 
 
 def _are_plain(items: typing.Iterable[Raw]) -> bool:

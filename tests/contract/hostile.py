@@ -98,6 +98,18 @@ ATTACKS = {
     "map of the largest count": updated(attributes=number(HUGE)),
     "blocks without an end": updated(tags=PRESENT + (PRESENT + EMPTY) * 400_000),
     "map blocks without an end": updated(attributes=(PRESENT + EMPTY + NULL) * 250_000),
+    "as many texts as fit": updated(tags=PRESENT + number(880_000) + EMPTY * 880_001),
+    "as many short texts as fit": updated(
+        tags=PRESENT + number(290_000) + text(b"ab") * 290_000 + EMPTY
+    ),
+    "as many characters as fit": updated(
+        tags=PRESENT + number(170_000) + text("\U0001f600".encode()) * 170_000 + EMPTY
+    ),
+    "as many keys as fit": updated(
+        attributes=number(120_000)
+        + b"".join(text(b"%05x" % n) + NULL for n in range(120_000))
+        + EMPTY
+    ),
     "a UUID that is none": updated(event_id=text(b"x" * 36)),
     "enum of negative index": updated(origin=number(-2)),
     "union of negative index": updated(tags=number(-1) + EMPTY),

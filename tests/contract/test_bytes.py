@@ -26,6 +26,7 @@ from metaledger.schemas.errors import (
 from metaledger.schemas.events import Event
 from metaledger.schemas.framing import SchemaIds, read_schema_ids
 from metaledger.schemas.image import ImageDeleted, ImageUpdated, Mode, PropertyChange
+from metaledger.schemas.writing import ELEMENTS_MAX
 
 from .samples import AT, CHANGE, DATA, EVENTS, UPDATED, event
 from .strategies import events
@@ -196,6 +197,18 @@ def test_an_event_of_just_the_cap_passes_and_one_byte_more_does_not() -> None:
     larger = fitting.value + b"\0"
     with pytest.raises(EventTooLarge):
         codec.decode(larger, hashlib.sha256(larger).digest())
+
+
+@pytest.mark.parametrize("name", ["tags", "attributes"])
+def test_of_elements_just_the_most_pass_and_one_more_does_not(name: str) -> None:
+    def told(count: int) -> Event:
+        texts = tuple(map(str, range(count)))
+        return event(replace(DATA[3], **{name: texts if name == "tags" else dict.fromkeys(texts)}))
+
+    fitting = SINGLE_OBJECT.encode(told(ELEMENTS_MAX))
+    assert SINGLE_OBJECT.decode(fitting.value, fitting.sha256) == told(ELEMENTS_MAX)
+    with pytest.raises(EventTooLarge, match=f"{name}: more than 10000 elements"):
+        SINGLE_OBJECT.encode(told(ELEMENTS_MAX + 1))
 
 
 def test_a_lowered_cap_leaves_the_history_readable() -> None:

@@ -154,6 +154,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
         (updated(change={}), "data.change.mode", "a value", "nothing"),
         (updated(tags="a"), "data.tags", "an array", "'a'"),
         (updated(tags=["a", None]), "data.tags[1]", "a string", "None"),
+        (updated(tags=["a"] * 10_001), "data.tags", "at most 10000 elements", "10001"),
         (updated(attributes=[]), "data.attributes", "an object", "an array"),
         (updated(attributes={"a": 1}), "data.attributes['a']", "a string", "1"),
         (updated(attributes={"a": False}), "data.attributes['a']", "a string", "False"),
