@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .interface import ServerFailed
 from .process import HOST, LocalServer, accepts_connections, free_port, new_folder
+from .proxy import Proxy
 
 JAVA_LEAST = 17
 
@@ -104,3 +105,32 @@ def _format_storage(java: list[str], properties: Path) -> None:
     )
     if done.returncode != 0:
         raise ServerFailed(f"StorageTool format:\n{done.stdout}{done.stderr}")
+
+
+class FarBroker(LocalBroker):
+    """A broker that can also be reached by a bad network: `far` is its address there."""
+
+    def __init__(self, *, java: Path, jars: Path) -> None:
+        super().__init__(java=java, jars=jars)
+        self.network = Proxy()
+        self.far = f"{HOST}:{self.network.port}"
+        port = free_port()
+        self.network.forward_to(port)
+        properties = self._folder / "server.properties"
+        text = properties.read_text()
+        held = dict(line.split("=", 1) for line in text.splitlines())
+        # Of two lines for one property the later counts.
+        properties.write_text(
+            f"{text}listeners={held['listeners']},FAR://{HOST}:{port}\n"
+            f"advertised.listeners={held['advertised.listeners']},FAR://{self.far}\n"
+            "listener.security.protocol.map="
+            "PLAINTEXT:PLAINTEXT,FAR:PLAINTEXT,CONTROLLER:PLAINTEXT\n"
+        )
+
+    def start(self) -> None:
+        self.network.open()
+        super().start()
+
+    def close(self) -> None:
+        super().close()
+        self.network.close()

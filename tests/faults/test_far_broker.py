@@ -1,0 +1,128 @@
+"""A broker that is slow or whose answers are lost: what was sent is there, once for who reads."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from metaledger.schemas.log import Position
+from metaledger.schemas.log.kafka import KafkaSettings, create_topic, open_kafka_log
+
+from ..log.records import record
+from ..servers.broker import JAVA_LEAST, FarBroker
+from ..servers.jars import find_java, kafka_jars
+from ..services.samples import file_of, registered, updated
+from ..services.test_kafka import emit_into
+from ..services.waiting import wait_for
+
+pytestmark = pytest.mark.kafka
+
+CONFIGURATION = """\
+ledger = "kafka://{far}/{topic}"
+[kafka]
+send_timeout_s = {timeout_s}
+[relay]
+spool = "spool.db"
+lease_s = 45
+progress_interval_s = 3600
+"""
+
+
+@pytest.fixture(scope="module")
+def broker(servers) -> Iterator[FarBroker]:
+    def make(settings):
+        java = find_java(settings, least=JAVA_LEAST)
+        return FarBroker(java=java, jars=kafka_jars(settings))
+
+    with servers.running("a broker behind a bad network", make) as server:
+        yield server
+
+
+@pytest.fixture
+def network(broker):
+    yield broker.network
+    broker.network.is_deaf = False
+    broker.network.delay_s = 0.0
+
+
+@pytest.fixture
+def topic(broker) -> KafkaSettings:
+    """A topic by the good way."""
+    settings = KafkaSettings(bootstrap=broker.bootstrap, topic=f"far-{uuid4().hex}")
+    create_topic(settings, partitions=1, replication=1)
+    return settings
+
+
+@pytest.fixture
+def configured(home, topic, broker):
+    """Writes a configuration that goes the bad way, and gives the options that name it."""
+
+    def write(*, send_timeout_s):
+        text = CONFIGURATION.format(far=broker.far, topic=topic.topic, timeout_s=send_timeout_s)
+        (home / "c.toml").write_text(text)
+        return ("--config", "c.toml")
+
+    return write
+
+
+def records_in(topic):
+    with closing(open_kafka_log(topic)) as log:
+        return log.bounds()[0][1]
+
+
+def test_an_answer_that_was_lost_doubles_no_record(broker, network, topic):
+    """The producer sends again by itself, and the broker knows what it has."""
+    far = replace(topic, bootstrap=broker.far, send_timeout_s=30)
+    with (
+        closing(open_kafka_log(far)) as log,
+        closing(log.writer()) as writer,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        assert writer.append([record("image:1", 1)]) == [Position(0, 0)]
+        network.is_deaf = True
+        sent = pool.submit(writer.append, [record("image:1", 2)])
+        wait_for(lambda: records_in(topic) == 2)
+        network.is_deaf = False
+        network.cut()
+        assert sent.result(timeout=60) == [Position(0, 1)]
+        assert writer.append([record("image:1", 3)]) == [Position(0, 2)]
+    assert records_in(topic) == 3
+
+
+def test_what_a_relay_repeats_is_projected_once(
+    metaledger, start, home, network, topic, configured
+):
+    options = configured(send_timeout_s=2)
+    relay = start(*options, "relay")
+    emit_into(home / "spool.db", "a")
+    wait_for(lambda: records_in(topic) == 2)  # the event, and how the source is
+    network.is_deaf = True
+    emit_into(home / "spool.db", "b")
+    wait_for(lambda: records_in(topic) == 3)
+    wait_for(lambda: json.loads(relay.stderr.readline())["event"] == "not sent")
+    network.is_deaf = False
+    wait_for(lambda: waiting(metaledger, options) == 0)
+    assert records_in(topic) == 4
+    assert metaledger(*options, "project").status == 0
+    ids = metaledger("--json", "sql", "SELECT aggregate_id FROM ledger_events").document["rows"]
+    assert sorted(one for [one] in ids if "/" not in one) == ["a", "b"]
+    assert metaledger("--json", "quarantine", "list").document == {"quarantine": [], "parked": []}
+
+
+def waiting(metaledger, options):
+    status = metaledger(*options, "--json", "status").document
+    return status["outbox"]["rows_waiting"]
+
+
+def test_a_slow_broker_is_waited_for(metaledger, home, network, configured):
+    options = configured(send_timeout_s=30)
+    network.delay_s = 0.3
+    events = [registered(), *(updated(second=n, set={"k": str(n)}) for n in range(1, 30))]
+    assert metaledger(*options, "emit", file_of(home / "f.jsonl", *events)).status == 0
+    assert metaledger(*options, "project").status == 0
+    [live] = metaledger("--json", "image", "show", "i-1").document["properties"]
+    assert (live["key"], live["value"]) == ("k", "29")
