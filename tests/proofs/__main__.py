@@ -17,10 +17,16 @@ from pathlib import Path
 
 import structlog
 
-from . import crash_loop, crash_points, fuzz, poison
+from . import crash_loop, crash_points, fuzz, outbox_race, poison
 from .proof import Proof, Run
 
-PROOFS: tuple[Proof, ...] = (crash_points.PROOF, crash_loop.PROOF, poison.PROOF, fuzz.PROOF)
+PROOFS: tuple[Proof, ...] = (
+    outbox_race.PROOF,
+    crash_points.PROOF,
+    crash_loop.PROOF,
+    poison.PROOF,
+    fuzz.PROOF,
+)
 
 
 def main() -> int:
