@@ -14,10 +14,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import codec, projecting
+from . import codec, embedded, projecting
 from .benchmark import Bench, Benchmark, Figure, Size, report
 
-BENCHMARKS: tuple[Benchmark, ...] = (*codec.BENCHMARKS, *projecting.BENCHMARKS)
+BENCHMARKS: tuple[Benchmark, ...] = (
+    *codec.BENCHMARKS,
+    *embedded.BENCHMARKS,
+    *projecting.BENCHMARKS,
+)
 
 
 def main() -> int:

@@ -16,7 +16,13 @@ from metaledger.schemas.events import EVENT_BY_TYPE, EVENTS, Event, head_flaw
 from metaledger.schemas.framing import SchemaIds, header, unframe
 from metaledger.schemas.meta import Meta
 from metaledger.schemas.reading import Read, Unreadable, compile_fields_reader, compile_reader
-from metaledger.schemas.shape import Shape, classes_of, compile_fields
+from metaledger.schemas.shape import (
+    Shape,
+    classes_of,
+    compile_fields,
+    compile_shape,
+    members_parser,
+)
 from metaledger.schemas.times import shown
 from metaledger.schemas.writing import TooMany, Unwritable
 
@@ -49,7 +55,7 @@ class Codec:
         """
         part = "meta"
         try:
-            meta = META_SHAPE.write(event.meta)
+            meta = _write_meta(event.meta)
             part = "data"
             data = DATA_SHAPES[event.type].write(event.data)
         except TooMany as flaw:
@@ -105,17 +111,9 @@ class Codec:
 _NOT_OF_ITS_TYPE = (ValueError, TypeError, OverflowError, AttributeError, KeyError)
 
 
-def _shapes() -> tuple[Shape, dict[str, Shape]]:
-    newest = [latest(event_type) for event_type in EVENT_BY_TYPE]
-    # Every event type's first field is `meta`, and a test holds all of them to the same one.
-    head = newest[0].source["fields"][0]["type"]["fields"]
-    data = {
-        schema.type: compile_fields(
-            schema.source["fields"][1:], EVENT_BY_TYPE[schema.type], _CLASSES
-        )
-        for schema in newest
-    }
-    return compile_fields(head, Meta, _CLASSES), data
+def _data_shape(schema: Schema) -> Shape:
+    fields = schema.source["fields"][1:]
+    return compile_fields(fields, EVENT_BY_TYPE[schema.type], _CLASSES)
 
 
 def _readers(schema: Schema) -> tuple[Read, Read]:
@@ -125,5 +123,13 @@ def _readers(schema: Schema) -> tuple[Read, Read]:
 
 
 _CLASSES = classes_of((*EVENTS, Meta))
-META_SHAPE, DATA_SHAPES = _shapes()
+_NEWEST = {event_type: latest(event_type) for event_type in EVENT_BY_TYPE}
+# Every event type's first field is `meta`, and a test holds all of them to the same one.
+_META_FIELDS = next(iter(_NEWEST.values())).source["fields"][0]["type"]["fields"]
+_write_meta = compile_fields(_META_FIELDS, Meta, _CLASSES).write
+# Those that are given, for the JSON form may leave out any of them.
+parse_meta = members_parser(
+    {node["name"]: compile_shape(node["type"], _CLASSES).parse for node in _META_FIELDS}
+)
+DATA_SHAPES = {name: _data_shape(schema) for name, schema in _NEWEST.items()}
 _READERS = {schema.fingerprint: _readers(schema) for schema in SCHEMAS}

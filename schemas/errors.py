@@ -29,6 +29,10 @@ class InvalidEvent(ContractError):
         self.got = got
         super().__init__(f"{path or 'the event'}: expected {expected}, got {got}")
 
+    def within(self, path: str) -> "InvalidEvent":
+        """The same, seen from around it: `path` stands before its own."""
+        return InvalidEvent(path + self.path, expected=self.expected, got=self.got)
+
 
 class MalformedRecord(ContractError):
     """The record's bytes are no event of the schema that they name."""

@@ -10,23 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from datetime import datetime
 
-from metaledger.schemas.codec import DATA_SHAPES, META_SHAPE
+from metaledger.schemas.codec import DATA_SHAPES, parse_meta
 from metaledger.schemas.errors import InvalidEvent
 from metaledger.schemas.events import Draft, Event, StreamNumber, is_event_id
-from metaledger.schemas.meta import Context, Meta
+from metaledger.schemas.meta import Context, Origin
 from metaledger.schemas.shape import Raw, RepeatedKey, as_object
 from metaledger.schemas.times import shown, time_text
 
 _TOP = ("type", "meta", "data")
 _NUMBER = ("stream_id", "epoch", "stream_seq")
-# What `meta` may leave out although an event must have it; never seen by anybody.
-_PLACEHOLDERS = {
-    "event_id": "00000000-0000-0000-0000-000000000000",
-    "stream_id": "",
-    "epoch": 0,
-    "stream_seq": 0,
-    "occurred_at": "1970-01-01T00:00:00Z",
-}
+_CONTEXT = tuple(field.name for field in fields(Context))
 
 
 def parse_line(line: str, context: Context) -> Draft:
@@ -42,8 +35,13 @@ def parse_line(line: str, context: Context) -> Draft:
         raise InvalidEvent("type", expected=expected, got=shown(event_type))
     if "data" not in top:
         raise InvalidEvent("data", expected="an object", got="nothing")
-    data = shape.parse(top["data"], "data")
-    return _draft(data, as_object(top.get("meta", {}), "meta"), context)
+    part = "data"
+    try:
+        data = shape.parse(top["data"])
+        part = "meta"
+        return _draft(data, parse_meta(top.get("meta", {})), context)
+    except InvalidEvent as error:
+        raise error.within(part) from error.__cause__
 
 
 def to_json(event: Event) -> dict[str, Raw]:
@@ -66,16 +64,18 @@ def plain(value: Raw) -> Raw:
 
 def _load(line: str) -> dict[str, Raw]:
     try:
-        top = json.loads(line, object_pairs_hook=_members, parse_constant=_no_constant)
+        top = _DECODER.decode(line)
     except RecursionError:
         raise InvalidEvent("", expected="an event", got="JSON nested too deeply") from None
     except json.JSONDecodeError as error:
         got = f"{error.msg} at column {error.colno}"
+        if line.startswith("\ufeff"):
+            got = "a BOM at column 1"
         raise InvalidEvent("", expected="a JSON object", got=got) from error
     # int() refuses more than 4,300 digits with a plain ValueError.
     except ValueError as error:
         raise InvalidEvent("", expected="a JSON object", got=str(error)) from error
-    return as_object(top, "")
+    return as_object(top)
 
 
 def _members(pairs: Sequence[tuple[str, Raw]]) -> dict[str, Raw] | RepeatedKey:
@@ -94,45 +94,52 @@ def _no_constant(name: str) -> None:
     raise InvalidEvent("", expected="JSON (RFC 8259)", got=name)
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant)
+
+
 def _draft(data: Raw, given: Mapping[str, Raw], context: Context) -> Draft:
-    aggregate = data.aggregate
-    filled = {**_PLACEHOLDERS, "service": context.service, "host": context.host}
-    if aggregate is not None:
-        filled["aggregate"] = aggregate
-    meta: Meta = META_SHAPE.parse({**filled, **given}, "meta")
-    if aggregate is not None and meta.aggregate != aggregate:
-        raise InvalidEvent("meta.aggregate", expected=shown(aggregate), got=shown(meta.aggregate))
-    if not all(meta.aggregate.partition(":")):
-        raise InvalidEvent("meta.aggregate", expected="<kind>:<id>", got=shown(meta.aggregate))
-    names = [field.name for field in fields(Context) if field.name in given]
+    who = {name: given[name] for name in _CONTEXT if name in given}
+    event_id = given.get("event_id")
     return Draft(
         data=data,
-        aggregate=meta.aggregate,
-        context=replace(context, **{name: getattr(meta, name) for name in names}),
-        origin=meta.origin,
-        missed=meta.missed,
-        event_id=_event_id(meta.event_id) if "event_id" in given else None,
-        occurred_at=meta.occurred_at if "occurred_at" in given else None,
-        number=_number(meta, given),
+        aggregate=_aggregate(data.aggregate, given.get("aggregate")),
+        context=replace(context, **who) if who else context,
+        origin=given.get("origin", Origin.OBSERVED),
+        missed=given.get("missed", 0),
+        event_id=None if event_id is None else _event_id(event_id),
+        occurred_at=given.get("occurred_at"),
+        number=_number(given),
     )
+
+
+def _aggregate(of_data: str | None, given: str | None) -> str:
+    aggregate = of_data if given is None else given
+    if aggregate is None:
+        raise InvalidEvent(".aggregate", expected="a value", got="nothing")
+    if of_data is not None and aggregate != of_data:
+        raise InvalidEvent(".aggregate", expected=shown(of_data), got=shown(aggregate))
+    if not all(aggregate.partition(":")):
+        raise InvalidEvent(".aggregate", expected="<kind>:<id>", got=shown(aggregate))
+    return aggregate
 
 
 def _event_id(text: str) -> str:
     event_id = text.lower()
     if not is_event_id(event_id):
-        raise InvalidEvent("meta.event_id", expected="a UUID", got=shown(text))
+        raise InvalidEvent(".event_id", expected="a UUID", got=shown(text))
     return event_id
 
 
-def _number(meta: Meta, given: Mapping[str, Raw]) -> StreamNumber | None:
+def _number(given: Mapping[str, Raw]) -> StreamNumber | None:
     present = [name for name in _NUMBER if name in given]
     if not present:
         return None
     if len(present) < len(_NUMBER):
         missing = next(name for name in _NUMBER if name not in given)
         expected = "stream_id, epoch and stream_seq together, or none"
-        raise InvalidEvent(f"meta.{missing}", expected=expected, got="nothing")
-    if not meta.stream_id or meta.epoch < 1 or meta.stream_seq < 1:
-        got = f"{shown(meta.stream_id)}, {meta.epoch}, {meta.stream_seq}"
-        raise InvalidEvent("meta.stream_seq", expected="numbers from 1 of a named stream", got=got)
-    return StreamNumber(stream_id=meta.stream_id, epoch=meta.epoch, stream_seq=meta.stream_seq)
+        raise InvalidEvent(f".{missing}", expected=expected, got="nothing")
+    number = StreamNumber(**{name: given[name] for name in _NUMBER})
+    if not number.stream_id or number.epoch < 1 or number.stream_seq < 1:
+        got = f"{shown(number.stream_id)}, {number.epoch}, {number.stream_seq}"
+        raise InvalidEvent(".stream_seq", expected="numbers from 1 of a named stream", got=got)
+    return number

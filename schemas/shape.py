@@ -5,7 +5,7 @@ eight times the cost of a write. So raw data is parsed here, strictly and once, 
 classes; what is typed is then written with no other look at it than for what no store could hold.
 A shape is compiled from its schema at import, and has two directions:
 
-- `parse(raw, path)`: JSON-like raw data to the typed value; InvalidEvent names the field's path.
+- `parse(raw)`: JSON-like raw data to the typed value; InvalidEvent names the path below the value.
 - `write(value)`: the typed value to its bytes; Unwritable names the field (`writing`).
 
 The way back from bytes is `reading`.
@@ -35,7 +35,7 @@ from metaledger.schemas.writing import (
 
 # What nobody has looked at yet: JSON, Avro's plain records, schema nodes.
 Raw = Any
-Parse = Callable[[Raw, str], Raw]
+Parse = Callable[[Raw], Raw]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,24 +93,39 @@ def compile_fields(
 ) -> Shape:
     """The shape of some of a record's fields, which are all of a class's."""
     shapes = {node["name"]: compile_shape(node["type"], classes) for node in nodes}
-    optional = {node["name"] for node in nodes if "default" in node}
-    names = tuple(shapes)
+    required = frozenset(node["name"] for node in nodes if "default" not in node)
+    parse_members = members_parser({name: shape.parse for name, shape in shapes.items()})
 
-    def parse(raw: Raw, path: str) -> Raw:
-        members = as_object(raw, path)
-        for name in members:
-            if name not in shapes:
-                expected = "one of " + ", ".join(names)
-                raise InvalidEvent(path, expected=expected, got=f"field {shown(name)}")
-        given = {}
-        for name, shape in shapes.items():
-            if name in members:
-                given[name] = shape.parse(members[name], f"{path}.{name}")
-            elif name not in optional:
-                raise InvalidEvent(f"{path}.{name}", expected="a value", got="nothing")
+    def parse(raw: Raw) -> Raw:
+        given = parse_members(raw)
+        if not required <= given.keys():
+            missing = next(name for name in shapes if name in required and name not in given)
+            raise InvalidEvent(f".{missing}", expected="a value", got="nothing")
         return cls(**given)
 
     return Shape(parse, record_writer({name: shape.write for name, shape in shapes.items()}))
+
+
+def members_parser(parsers: Mapping[str, Parse]) -> Callable[[Raw], dict[str, Raw]]:
+    """Parses those of a record's fields that are given. Raises InvalidEvent for any other."""
+    known = parsers.keys()
+
+    def parse(raw: Raw) -> dict[str, Raw]:
+        members = as_object(raw)
+        if not members.keys() <= known:
+            unknown = next(name for name in members if name not in known)
+            expected = "one of " + ", ".join(known)
+            raise InvalidEvent("", expected=expected, got=f"field {shown(unknown)}")
+        given = {}
+        name = ""
+        try:
+            for name, value in members.items():
+                given[name] = parsers[name](value)
+        except InvalidEvent as error:
+            raise error.within(f".{name}") from error.__cause__
+        return given
+
+    return parse
 
 
 def _record(node: Mapping[str, Raw], classes: Mapping[str, type]) -> Shape:
@@ -118,8 +133,10 @@ def _record(node: Mapping[str, Raw], classes: Mapping[str, type]) -> Shape:
 
 
 def _optional(inner: Shape) -> Shape:
-    def parse(raw: Raw, path: str) -> Raw:
-        return None if raw is None else inner.parse(raw, path)
+    parse_inner = inner.parse
+
+    def parse(raw: Raw) -> Raw:
+        return None if raw is None else parse_inner(raw)
 
     return Shape(parse, optional_writer(inner.write))
 
@@ -128,40 +145,47 @@ def _enum(cls: type[StrEnum], symbols: typing.Sequence[str]) -> Shape:
     # UNKNOWN is what an old reader makes of a symbol of tomorrow; nobody may say it.
     speakable = {str(member): member for member in cls if str(member) != "UNKNOWN"}
 
-    def parse(raw: Raw, path: str) -> Raw:
+    def parse(raw: Raw) -> Raw:
         if not isinstance(raw, str) or raw not in speakable:
-            raise InvalidEvent(path, expected="one of " + ", ".join(speakable), got=shown(raw))
+            raise InvalidEvent("", expected="one of " + ", ".join(speakable), got=shown(raw))
         return speakable[raw]
 
     return Shape(parse, enum_writer(symbols))
 
 
-def _parse_texts(raw: Raw, path: str) -> tuple[str, ...]:
+def _parse_texts(raw: Raw) -> tuple[str, ...]:
     if not isinstance(raw, list):
-        raise InvalidEvent(path, expected="an array", got=shown(raw))
-    _check_count(len(raw), path)
+        raise InvalidEvent("", expected="an array", got=shown(raw))
+    _check_count(len(raw))
     if not _are_plain(raw):
         for index, item in enumerate(raw):
-            _parse_string(item, f"{path}[{index}]")
+            _parse_at(f"[{index}]", item)
     return tuple(raw)
 
 
-def _parse_map(raw: Raw, path: str) -> dict[str, str | None]:
-    members = as_object(raw, path)
-    _check_count(len(members), path)
+def _parse_map(raw: Raw) -> dict[str, str | None]:
+    members = as_object(raw)
+    _check_count(len(members))
     # Only null is no text: false, 0 and [] are as empty as it.
     values = [item for item in members.values() if item is not None]
     if not (_are_plain(members) and _are_plain(values)):
         for key, item in members.items():
-            _parse_string(key, f"{path}, the key")
+            _parse_at(", the key", key)
             if item is not None:
-                _parse_string(item, f"{path}[{shown(key)}]")
+                _parse_at(f"[{shown(key)}]", item)
     return dict(members)
 
 
-def _check_count(count: int, path: str) -> None:
+def _check_count(count: int) -> None:
     if count > ELEMENTS_MAX:
-        raise InvalidEvent(path, expected=f"at most {ELEMENTS_MAX} elements", got=str(count))
+        raise InvalidEvent("", expected=f"at most {ELEMENTS_MAX} elements", got=str(count))
+
+
+def _parse_at(path: str, raw: Raw) -> None:
+    try:
+        _parse_string(raw)
+    except InvalidEvent as error:
+        raise error.within(path) from None
 
 
 def _are_plain(items: typing.Iterable[Raw]) -> bool:
@@ -173,48 +197,48 @@ def _are_plain(items: typing.Iterable[Raw]) -> bool:
     return joined.isascii() and "\0" not in joined
 
 
-def as_object(raw: Raw, path: str) -> dict[str, Raw]:
+def as_object(raw: Raw) -> dict[str, Raw]:
     """The members of a JSON object. Raises InvalidEvent."""
     if isinstance(raw, RepeatedKey):
-        raise InvalidEvent(path, expected="each key once", got=f"{shown(raw.name)} twice")
+        raise InvalidEvent("", expected="each key once", got=f"{shown(raw.name)} twice")
     if not isinstance(raw, dict):
-        raise InvalidEvent(path, expected="an object", got=shown(raw))
+        raise InvalidEvent("", expected="an object", got=shown(raw))
     return raw
 
 
-def _parse_string(raw: Raw, path: str) -> str:
+def _parse_string(raw: Raw) -> str:
     if not isinstance(raw, str):
-        raise InvalidEvent(path, expected="a string", got=shown(raw))
+        raise InvalidEvent("", expected="a string", got=shown(raw))
     if "\0" in raw:
-        raise InvalidEvent(path, expected="a string without NUL (PostgreSQL)", got=shown(raw))
+        raise InvalidEvent("", expected="a string without NUL (PostgreSQL)", got=shown(raw))
     if not raw.isascii():
         try:
             raw.encode()
         except UnicodeEncodeError:
             expected = "a string without lone surrogates"
-            raise InvalidEvent(path, expected=expected, got=shown(raw)) from None
+            raise InvalidEvent("", expected=expected, got=shown(raw)) from None
     return raw
 
 
-def _parse_bool(raw: Raw, path: str) -> bool:
+def _parse_bool(raw: Raw) -> bool:
     if not isinstance(raw, bool):
-        raise InvalidEvent(path, expected="true or false", got=shown(raw))
+        raise InvalidEvent("", expected="true or false", got=shown(raw))
     return raw
 
 
 def _integer(bits: int) -> Shape:
     limit = 1 << (bits - 1)
 
-    def parse(raw: Raw, path: str) -> int:
+    def parse(raw: Raw) -> int:
         if not isinstance(raw, int) or isinstance(raw, bool) or not -limit <= raw < limit:
-            raise InvalidEvent(path, expected=f"an integer of {bits} bits", got=shown(raw))
+            raise InvalidEvent("", expected=f"an integer of {bits} bits", got=shown(raw))
         return raw
 
     return Shape(parse, integer_writer(bits))
 
 
-def _parse_time(raw: Raw, path: str) -> Raw:
-    return parse_time(_parse_string(raw, path), path)
+def _parse_time(raw: Raw) -> Raw:
+    return parse_time(_parse_string(raw), "")
 
 
 _TEXTS = Shape(_parse_texts, write_texts)
