@@ -40,7 +40,8 @@ def connect(url: str) -> Engine:
     match place.get_backend_name():
         case "postgresql":
             return _postgres(place)
-        case "sqlite" if place.database and place.database != ":memory:":
+        # Options of a SQLite URL would go unheard.
+        case "sqlite" if place.database and place.database != ":memory:" and not place.query:
             return _sqlite(place)
         case _:
             raise UsageError("a read model is sqlite:///FILE or postgresql://…")

@@ -95,6 +95,10 @@ def _failed(error: Exception, *, verbose: bool) -> int:
             text, status = error.format_message(), USAGE
         case MetaledgerError():
             text, status = str(error), UNREACHABLE if error.retriable else USAGE
+        case OSError():
+            # A file that cannot be read or written, a full disk: the usage or the machine.
+            named = f"{error.filename}: " if error.filename else ""
+            text, status = f"{named}{error.strerror or error}", USAGE
         case _:
             text, status = f"internal error: {type(error).__name__}: {error}", INTERNAL
     if verbose:

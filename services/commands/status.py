@@ -165,7 +165,7 @@ def _is_of(stream: Row, outbox: OutboxStatus | None) -> bool:
 
 
 def _told(document: Document, seen: _Seen, problems: list[Problem], now: datetime) -> Views:
-    yield f"ledger {document['ledger']}, read model {document['read_model']}"
+    yield harmless(f"ledger {document['ledger']}, read model {document['read_model']}")
     if seen.partitions:
         yield ""
         yield _lag(seen.partitions, now)

@@ -17,6 +17,29 @@ def test_wrong_usage_is_one_line_and_status_2(metaledger, arguments):
     assert result.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["emit", "/proc/self/mem"],
+        ["events", "--ledger", "sqlite:///" + "x" * 5_000],
+        ["image", "show", "i", "--read-model", "sqlite:///" + "x" * 5_000],
+        ["image", "show", "i", "--read-model", "sqlite:///file.db?mode=ro"],
+        ["schema", "list", "--config", "/proc/self/mem"],
+    ],
+    ids=lambda words: " ".join(words)[:60],
+)
+def test_what_the_system_refuses_to_open_is_one_line_and_status_2(metaledger, arguments):
+    result = metaledger(*arguments)
+    assert (result.status, result.out) == (2, "")
+    assert result.err.startswith("metaledger: ")
+    assert result.err.count("\n") == 1
+
+
+def test_status_shows_no_control_of_a_terminal(metaledger):
+    shown = metaledger("status", "--ledger", "\u202esqlite:///\x1b[2J").out
+    assert "\\u202esqlite:///\\x1b[2J" in shown
+
+
 def test_help_is_no_error(metaledger):
     result = metaledger("--help")
     assert result.status == 0
