@@ -17,7 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from . import crash_loop, crash_points, fuzz, outbox_race, poison
+from . import command_line, crash_loop, crash_points, fuzz, outbox_race, poison
 from .proof import Proof, Run
 
 PROOFS: tuple[Proof, ...] = (
@@ -26,6 +26,7 @@ PROOFS: tuple[Proof, ...] = (
     crash_loop.PROOF,
     poison.PROOF,
     fuzz.PROOF,
+    command_line.PROOF,
 )
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class Target:
     share: int
     read: Callable[[bytes], Any]
     holds: Callable[[Any], None]
-    material: Material
+    material: Material = field(repr=False)
 
 
 def one_of(target: Target, given: bytes, meter: AbstractContextManager[object]) -> str:
