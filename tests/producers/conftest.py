@@ -7,16 +7,10 @@ import pytest
 
 from metaledger.schemas.log.embedded import EmbeddedLog, create_embedded_log
 
-from .kit import FailingLog, Service, changes, sqlite_url
-
-_DATABASES = [
-    "sqlite",
-    pytest.param("postgres", marks=pytest.mark.postgres),
-    pytest.param("mariadb", marks=pytest.mark.mariadb),
-]
+from .kit import DATABASES, FailingLog, Service, changes, sqlite_url
 
 
-@pytest.fixture(params=_DATABASES)
+@pytest.fixture(params=DATABASES)
 def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
     """A service whose database has an outbox."""
     name = request.param

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+from _pytest.mark import ParameterSet
 from sqlalchemy import (
     Column,
     Connection,
@@ -34,6 +36,11 @@ from metaledger.schemas.image import ImageUpdated, Mode, PropertyChange
 from metaledger.schemas.log import LogRecord, LogWriter, NewRecord, Outcome, Refused, Unsent
 from metaledger.schemas.log.embedded import EmbeddedLog
 from metaledger.schemas.meta import Context, Origin
+
+SQLITE = pytest.param("sqlite")
+POSTGRESQL = pytest.param("postgres", marks=pytest.mark.postgres)
+MARIADB = pytest.param("mariadb", marks=pytest.mark.mariadb)
+DATABASES = (SQLITE, POSTGRESQL, MARIADB)
 
 SETTINGS = ProducerSettings(service="shop", host="shop-1")
 CODEC = Codec()
@@ -115,6 +122,11 @@ class Service:
 
     def install(self) -> None:
         administration.install(self.engine, clock=self.clock)
+
+
+def on(*databases: ParameterSet) -> pytest.MarkDecorator:
+    """Runs a test with `service` on these databases alone."""
+    return pytest.mark.parametrize("service", databases, indirect=True)
 
 
 def draft(image: str, value: str = "x", *, origin: Origin = Origin.OBSERVED) -> Draft:

@@ -12,7 +12,7 @@ from metaledger.producers.guard import ended_transaction
 from metaledger.schemas.errors import OutboxFull, Unrecorded
 from metaledger.schemas.meta import Origin
 
-from .kit import Service, changes, draft, told
+from .kit import POSTGRESQL, SQLITE, Service, changes, draft, on, told
 
 
 class Deadlock(Exception):
@@ -21,12 +21,6 @@ class Deadlock(Exception):
 
 class Own(Exception):
     """What a hook's own code may raise."""
-
-
-on_sqlite = pytest.mark.parametrize("service", ["sqlite"], indirect=True)
-on_postgresql = pytest.mark.parametrize(
-    "service", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
-)
 
 
 def test_without_the_tables_the_change_goes_through(service: Service) -> None:
@@ -111,7 +105,7 @@ def test_what_a_transaction_that_ended_in_the_hook_undid_is_told_with_the_event_
     assert [it.aggregate for it in service.status().unrecorded] == ["image:a"]
 
 
-@on_postgresql
+@on(POSTGRESQL)
 def test_what_a_failed_commit_undid_is_told_with_the_event_after(service: Service) -> None:
     service.drop_tables()
     service.commit_change("a", "1")
@@ -216,7 +210,7 @@ def translate(context: ExceptionContext) -> None:
 
 
 @pytest.mark.parametrize("translated", ["as it is", "as the service translates it"])
-@on_postgresql
+@on(POSTGRESQL)
 def test_a_deadlock_goes_up_unchanged_and_one_side_goes_through(
     service: Service, translated: str
 ) -> None:
@@ -255,7 +249,7 @@ def test_a_deadlock_goes_up_unchanged_and_one_side_goes_through(
     assert service.outbox.failures == 0
 
 
-@on_postgresql
+@on(POSTGRESQL)
 def test_a_deadlock_at_the_commit_gives_the_pool_a_clean_connection(service: Service) -> None:
     """The emitter's two transactions lock in sorted order; a service's own rows make the cycle."""
     engine = service.new_engine(poolclass=QueuePool, pool_size=2, max_overflow=0)
@@ -291,7 +285,7 @@ def test_a_deadlock_at_the_commit_gives_the_pool_a_clean_connection(service: Ser
             connection.execute(insert(changes), {"image": "next", "value": "1"})
 
 
-@on_sqlite
+@on(SQLITE)
 def test_a_busy_database_goes_up_unchanged(service: Service) -> None:
     impatient = service.new_engine(connect_args={"timeout": 0})
     with service.engine.begin() as other:
@@ -305,7 +299,7 @@ def test_a_busy_database_goes_up_unchanged(service: Service) -> None:
     assert service.outbox.failures == 0
 
 
-@on_postgresql
+@on(POSTGRESQL)
 def test_a_lost_connection_goes_up(service: Service) -> None:
 
     def lose_the_connection() -> None:
@@ -321,7 +315,7 @@ def test_a_lost_connection_goes_up(service: Service) -> None:
     assert told(service.waiting()) == [("b", "1")]
 
 
-@on_postgresql
+@on(POSTGRESQL)
 def test_a_transaction_that_was_aborted_before_records_nothing_and_raises_nothing(
     service: Service,
 ) -> None:
@@ -335,7 +329,7 @@ def test_a_transaction_that_was_aborted_before_records_nothing_and_raises_nothin
     assert service.outbox.failures == 0
 
 
-@on_postgresql
+@on(POSTGRESQL)
 def test_two_phases_record_with_the_prepare(service: Service) -> None:
     with service.engine.connect() as connection:
         transaction = connection.begin_twophase()
@@ -345,7 +339,7 @@ def test_two_phases_record_with_the_prepare(service: Service) -> None:
     assert told(service.waiting()) == [("a", "1")]
 
 
-@on_postgresql
+@on(POSTGRESQL)
 def test_two_phases_without_a_prepare_record_with_the_commit(service: Service) -> None:
     seen: list[str] = []
     event.listen(service.engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
@@ -406,7 +400,7 @@ def test_a_full_outbox_takes_events_again_when_it_was_drained(service: Service) 
     assert told(service.waiting()) == [("b", "x")]
 
 
-@on_postgresql
+@on(POSTGRESQL)
 def test_several_aggregates_are_locked_in_sorted_order(service: Service) -> None:
     """Else this is a deadlock: one has `a` and wants `b`, the other has `b` and wants `a`."""
     service.commit_change("a", "0")
@@ -464,7 +458,7 @@ def _deadlock(service: Service) -> Exception:
     return error
 
 
-@on_sqlite
+@on(SQLITE)
 def test_a_hook_waits_for_another_writer_as_the_service_would(service: Service) -> None:
     """SQLite does not wait where a transaction that has read wants to write: it is busy at once."""
     other = service.new_engine().connect()
@@ -497,7 +491,7 @@ def test_a_hook_waits_for_another_writer_as_the_service_would(service: Service) 
     assert service.values() == [("other", "1"), ("a", "1")]
 
 
-@on_postgresql
+@on(POSTGRESQL)
 def test_two_phases_of_a_doomed_transaction_are_refused(service: Service) -> None:
     strict = service.with_settings(strict=True)
     with strict.engine.connect() as connection:

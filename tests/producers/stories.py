@@ -1,0 +1,316 @@
+"""What may happen to a service's transaction, told as stories that run with our events or without.
+
+A story does what a service does, on a shop's own engine, and returns what the service saw: its
+errors, how often it tried, what it then reads. Nothing in it knows whether events are recorded.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from oslo_db.api import wrap_db_retry
+from oslo_db.sqlalchemy import enginefacade
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    QueuePool,
+    String,
+    Table,
+    event,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm import Session
+
+from ..servers.process import wait_until
+from .kit import Service, changes, draft
+
+Story = Callable[["Shop"], list[str]]
+IMAGES = ("a", "b", "c")
+
+stock = Table(
+    "stock",
+    MetaData(),
+    Column("image", String(64), primary_key=True),
+    Column("value", String(64), nullable=False),
+)
+
+
+@dataclass
+class Shop:
+    """The service of a story. `changes` has what it committed, in a table of its own."""
+
+    service: Service
+    emits: bool
+    engines: list[Engine] = field(default_factory=list)
+
+    def engine(self, **options: object) -> Engine:
+        """One whose pool hands out the same few connections again."""
+        made = self.service.new_engine(
+            poolclass=QueuePool, pool_size=4, max_overflow=0, pool_timeout=5, **options
+        )
+        self.engines.append(made)
+        return made
+
+    def change(self, target: Connection | Session, image: str, value: str) -> None:
+        target.execute(update(stock).where(stock.c.image == image).values(value=value))
+        target.execute(insert(changes), {"image": image, "value": value})
+        self.emit(target, image, value)
+
+    def emit(self, target: Connection | Session, image: str, value: str) -> None:
+        if self.emits:
+            self.service.emitter.emit(target, [draft(image, value)])
+
+    def reopen(self) -> None:
+        """The shop as it was at first."""
+        with self.service.engine.begin() as connection:
+            connection.execute(changes.delete())
+            connection.execute(stock.delete())
+            connection.execute(insert(stock), [{"image": it, "value": "0"} for it in IMAGES])
+
+    def values(self) -> list[str]:
+        with self.service.engine.connect() as connection:
+            query = select(stock.c.value).order_by(stock.c.image)
+            return list(connection.scalars(query))
+
+
+def seen(error: BaseException) -> str:
+    """What a service tells errors apart by."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return f"{type(error).__name__}: connection lost"
+    driver = getattr(error, "orig", error)
+    code = getattr(driver, "pgcode", None) or getattr(driver, "sqlite_errorname", None)
+    return f"{type(error).__name__}: {code or driver.args[0]}"
+
+
+@contextmanager
+def noting(notes: list[str]) -> Iterator[None]:
+    """Notes the database's error, or that all went well."""
+    try:
+        yield
+    except DBAPIError as error:
+        notes.append(seen(error))
+    else:
+        notes.append("committed")
+
+
+def together(*runs: Callable[[], None]) -> None:
+    threads = [threading.Thread(target=run) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def deadlock(shop: Shop) -> list[str]:
+    """Two lock the same rows crosswise; the database ends one of them."""
+    engine, met, notes = shop.engine(), threading.Barrier(2), list[str]()
+
+    def run(first: str, second: str) -> None:
+        with noting(notes), engine.begin() as connection:
+            shop.change(connection, first, "1")
+            met.wait()
+            shop.change(connection, second, "1")
+
+    together(lambda: run("a", "b"), lambda: run("b", "a"))
+    return sorted(notes)
+
+
+def retried_deadlock(shop: Shop) -> list[str]:
+    """The same through oslo.db, which runs the loser again."""
+    facade = enginefacade.transaction_context()
+    facade.configure(connection=shop.service.engine.url.render_as_string(hide_password=False))
+    shop.engines.append(facade.writer.get_engine())
+    met, attempts = threading.Barrier(2), list[str]()
+
+    @wrap_db_retry(max_retries=5, retry_interval=0.01, retry_on_deadlock=True)
+    def run(first: str, second: str) -> None:
+        attempts.append(first)
+        is_first = attempts.count(first) == 1
+        with facade.writer.using(Context()) as session:
+            shop.change(session, first, "1")
+            if is_first:
+                met.wait()
+            shop.change(session, second, "1")
+
+    together(lambda: run("a", "b"), lambda: run("b", "a"))
+    return [f"{len(attempts)} attempts"]
+
+
+@enginefacade.transaction_context_provider
+class Context:
+    """A request's."""
+
+
+def serialisation_failure(shop: Shop) -> list[str]:
+    """What it is about to change was changed since it began to read; then it tries again."""
+    notes = list[str]()
+    engine = snapshot_engine(shop)
+
+    def attempt(value: str, *, overtaken: bool) -> None:
+        with noting(notes), engine.connect() as connection:
+            begin_to_read(connection)
+            if overtaken:
+                with engine.begin() as other:
+                    shop.change(other, "a", "theirs")
+            shop.change(connection, "b", value)
+            shop.change(connection, "a", value)
+            connection.commit()
+
+    attempt("1", overtaken=True)
+    attempt("2", overtaken=False)
+    return notes
+
+
+def snapshot_engine(shop: Shop) -> Engine:
+    """An engine whose transactions see one state of the database, or fail."""
+    match shop.service.engine.dialect.name:
+        case "postgresql":
+            return shop.engine(isolation_level="REPEATABLE READ")
+        case "sqlite":
+            engine, pragma = shop.engine(), "PRAGMA journal_mode=WAL"
+        case _:
+            engine, pragma = shop.engine(), "SET innodb_snapshot_isolation = ON"
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: object, _record: object) -> None:
+        cursor = connection.cursor()  # type: ignore[attr-defined]
+        cursor.execute(pragma)
+        cursor.close()
+
+    return engine
+
+
+def begin_to_read(connection: Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        # Its driver begins no transaction to read.
+        connection.exec_driver_sql("BEGIN")
+    connection.execute(select(stock)).all()
+
+
+def savepoints(shop: Shop) -> list[str]:
+    """One rolled back, one kept, one that an error of the service's own ends."""
+    notes = list[str]()
+    with noting(notes), shop.engine().begin() as connection:
+        shop.change(connection, "a", "1")
+        undone = connection.begin_nested()
+        shop.change(connection, "b", "1")
+        undone.rollback()
+        with connection.begin_nested():
+            shop.change(connection, "c", "1")
+        try:
+            with connection.begin_nested():
+                shop.change(connection, "b", "2")
+                connection.execute(insert(stock), {"image": "a", "value": "again"})
+        except IntegrityError as error:
+            notes.append(type(error).__name__)
+        shop.change(connection, "a", "2")
+    return notes
+
+
+def failed_commit(shop: Shop) -> list[str]:
+    """A constraint that the database checks at the commit; the next transaction is a good one."""
+    notes, engine = list[str](), shop.engine()
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", lambda driver, _: driver.execute("PRAGMA foreign_keys=ON"))
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE IF EXISTS late"))
+        connection.execute(
+            text(
+                "CREATE TABLE late (id int PRIMARY KEY,"
+                " other int REFERENCES late (id) DEFERRABLE INITIALLY DEFERRED)"
+            )
+        )
+    for other in (2, 1):
+        with noting(notes), engine.begin() as connection:
+            shop.change(connection, "a", str(other))
+            connection.execute(text("INSERT INTO late VALUES (1, :other)"), {"other": other})
+    return notes
+
+
+def lost_connection(shop: Shop) -> list[str]:
+    """The server ends it in the middle; the pool's next one is a new one."""
+    notes, engine = list[str](), shop.engine()
+    with noting(notes), engine.begin() as connection:
+        shop.change(connection, "a", "1")
+        end(shop, connection)
+        shop.change(connection, "b", "1")
+    with noting(notes), engine.begin() as connection:
+        shop.change(connection, "b", "2")
+    return notes
+
+
+def lost_before_the_commit(shop: Shop) -> list[str]:
+    """It is gone when the service commits: before an event could be written."""
+    return _lost_at_the_commit(shop, is_first=True)
+
+
+def lost_with_the_commit(shop: Shop) -> list[str]:
+    """It is gone when the database is to commit: behind the event's writing."""
+    return _lost_at_the_commit(shop, is_first=False)
+
+
+def _lost_at_the_commit(shop: Shop, *, is_first: bool) -> list[str]:
+    notes, engine, lost = list[str](), shop.engine(), threading.Event()
+
+    def lose(connection: Connection) -> None:
+        if not lost.is_set():
+            lost.set()
+            end(shop, connection)
+
+    with noting(notes), engine.begin() as connection:
+        shop.change(connection, "a", "1")
+        event.listen(engine, "commit", lose, insert=is_first)
+    with noting(notes), engine.begin() as connection:
+        shop.change(connection, "a", "2")
+    return notes
+
+
+def end(shop: Shop, connection: Connection) -> None:
+    """Ends the connection from outside; returns when the server has."""
+    ask, kill, lives = {
+        "postgresql": (
+            "SELECT pg_backend_pid()",
+            "SELECT pg_terminate_backend(:id)",
+            "SELECT count(*) FROM pg_stat_activity WHERE pid = :id",
+        ),
+        "mysql": (
+            "SELECT connection_id()",
+            "KILL :id",
+            "SELECT count(*) FROM information_schema.processlist WHERE id = :id",
+        ),
+    }[connection.dialect.name]
+    which = {"id": connection.scalar(text(ask))}
+    with shop.service.engine.connect() as other:
+        killer = other.execution_options(isolation_level="AUTOCOMMIT")
+        killer.execute(text(kill), which)
+        assert wait_until(
+            lambda: killer.scalar(text(lives), which) == 0, alive=lambda: True, timeout_s=30
+        )
+
+
+def still_open(service: Service) -> int:
+    """How many transactions are open in the service's database, by what the database says."""
+    engine = service.new_engine(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA busy_timeout=0")
+            connection.exec_driver_sql("BEGIN EXCLUSIVE")
+            connection.exec_driver_sql("ROLLBACK")
+            return 0
+        return int(connection.scalar(text(_OPEN[engine.dialect.name])) or 0)
+
+
+_OPEN = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE xact_start IS NOT NULL"
+    " AND datname = current_database() AND pid <> pg_backend_pid()",
+    "mysql": "SELECT count(*) FROM information_schema.innodb_trx"
+    " JOIN information_schema.processlist ON id = trx_mysql_thread_id"
+    " WHERE db = DATABASE() AND id <> connection_id()",
+}

@@ -1,0 +1,97 @@
+"""The service sees what it would see without us, and the outbox holds what was committed.
+
+Each story runs twice on the same database, without events and with them.
+"""
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from .kit import DATABASES, MARIADB, POSTGRESQL, SQLITE, Service, told
+from .stories import (
+    Shop,
+    Story,
+    begin_to_read,
+    deadlock,
+    failed_commit,
+    lost_before_the_commit,
+    lost_connection,
+    lost_with_the_commit,
+    retried_deadlock,
+    savepoints,
+    seen,
+    serialisation_failure,
+    snapshot_engine,
+    still_open,
+    stock,
+)
+
+SERVERS = (POSTGRESQL, MARIADB)
+# SQLite has one writer and no server that ends a connection; MariaDB checks nothing at the commit.
+STORIES = {
+    deadlock: SERVERS,
+    retried_deadlock: SERVERS,
+    serialisation_failure: DATABASES,
+    savepoints: DATABASES,
+    failed_commit: (SQLITE, POSTGRESQL),
+    lost_connection: SERVERS,
+    lost_before_the_commit: SERVERS,
+    lost_with_the_commit: SERVERS,
+}
+EVERY_STORY = pytest.mark.parametrize(
+    ("story", "service"),
+    [
+        pytest.param(story, *database.values, marks=database.marks)
+        for story, databases in STORIES.items()
+        for database in databases
+    ],
+    indirect=["service"],
+)
+
+
+@pytest.fixture(autouse=True)
+def _table(service: Service) -> None:
+    stock.metadata.create_all(service.engine)
+
+
+@EVERY_STORY
+def test_the_service_sees_what_it_would_see_without_us(service: Service, story: Story) -> None:
+    without, recorded = Shop(service, emits=False), Shop(service, emits=True)
+    without.reopen()
+    expected = story(without), without.values(), sorted(service.values())
+    recorded.reopen()
+    assert (story(recorded), recorded.values(), sorted(service.values())) == expected
+    assert service.outbox.failures == 0
+
+
+@EVERY_STORY
+def test_the_outbox_holds_what_was_committed_and_the_pool_no_transaction(
+    service: Service, story: Story
+) -> None:
+    shop = Shop(service, emits=True)
+    shop.reopen()
+    story(shop)
+    assert still_open(service) == 0
+    assert sorted(told(service.waiting())) == sorted(service.values()) != []
+
+
+def test_a_conflict_over_a_counter_goes_up_as_the_database_s_own(service: Service) -> None:
+    """Under a snapshot the outbox may fail where the service's own rows would not."""
+    shop = Shop(service, emits=True)
+    shop.reopen()
+    service.commit_change("a", "0")
+    engine = snapshot_engine(shop)
+
+    def overtaken() -> None:
+        with engine.connect() as connection:
+            begin_to_read(connection)
+            service.commit_change("a", "1")
+            shop.emit(connection, "a", "mine")
+            connection.commit()
+
+    with pytest.raises(DBAPIError) as raised:
+        overtaken()
+    codes = {"mysql": "1020", "postgresql": "40001", "sqlite": "SQLITE_BUSY_SNAPSHOT"}
+    assert seen(raised.value) == f"OperationalError: {codes[engine.dialect.name]}"
+    assert still_open(service) == 0
+    assert told(service.waiting()) == service.values() == [("a", "0"), ("a", "1")]
+    assert service.outbox.failures == 0
