@@ -67,8 +67,9 @@ class Shop:
         if self.emits:
             self.service.emitter.emit(target, [draft(image, value)])
 
-    def reopen(self) -> None:
-        """The shop as it was at first."""
+    def prepare(self) -> None:
+        """The shop as it is at first, whatever happened in it before."""
+        stock.metadata.create_all(self.service.engine)
         with self.service.engine.begin() as connection:
             connection.execute(changes.delete())
             connection.execute(stock.delete())

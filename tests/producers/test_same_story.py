@@ -22,7 +22,6 @@ from .stories import (
     serialisation_failure,
     snapshot_engine,
     still_open,
-    stock,
 )
 
 SERVERS = (POSTGRESQL, MARIADB)
@@ -48,17 +47,12 @@ EVERY_STORY = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
-def _table(service: Service) -> None:
-    stock.metadata.create_all(service.engine)
-
-
 @EVERY_STORY
 def test_the_service_sees_what_it_would_see_without_us(service: Service, story: Story) -> None:
     without, recorded = Shop(service, emits=False), Shop(service, emits=True)
-    without.reopen()
+    without.prepare()
     expected = story(without), without.values(), sorted(service.values())
-    recorded.reopen()
+    recorded.prepare()
     assert (story(recorded), recorded.values(), sorted(service.values())) == expected
     assert service.outbox.failures == 0
 
@@ -68,7 +62,7 @@ def test_the_outbox_holds_what_was_committed_and_the_pool_no_transaction(
     service: Service, story: Story
 ) -> None:
     shop = Shop(service, emits=True)
-    shop.reopen()
+    shop.prepare()
     story(shop)
     assert still_open(service) == 0
     assert sorted(told(service.waiting())) == sorted(service.values()) != []
@@ -77,7 +71,7 @@ def test_the_outbox_holds_what_was_committed_and_the_pool_no_transaction(
 def test_a_conflict_over_a_counter_goes_up_as_the_database_s_own(service: Service) -> None:
     """Under a snapshot the outbox may fail where the service's own rows would not."""
     shop = Shop(service, emits=True)
-    shop.reopen()
+    shop.prepare()
     service.commit_change("a", "0")
     engine = snapshot_engine(shop)
 
