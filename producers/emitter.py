@@ -41,9 +41,9 @@ class Emitter:
         Raises ContractError where a draft could never be recorded, UsageError where the target has
         no transaction (autocommit mode). Later errors are the outbox's: see `Outbox.shield`.
         """
-        self._outbox.check(drafts)
+        written = self._outbox.written(drafts)
         connection = target if isinstance(target, Connection) else target.connection()
-        self._gathering.add(connection, drafts)
+        self._gathering.add(connection, written)
 
     def _write(self, connection: Connection, drafts: Sequence[Draft]) -> None:
         aggregates = sorted({draft.aggregate for draft in drafts})

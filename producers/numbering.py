@@ -13,15 +13,19 @@ from sqlalchemy import Connection
 
 from metaledger.producers import counters
 from metaledger.producers.counters import Counter
-from metaledger.producers.tables import AGGREGATE_CHARS_MAX
+from metaledger.producers.tables import AGGREGATE_CHARS_MAX, STREAM_ID_CHARS_MAX
 from metaledger.schemas.bounds import encode_within
-from metaledger.schemas.codec import Codec
-from metaledger.schemas.errors import UsageError
-from metaledger.schemas.events import Draft, StreamNumber, recorded
+from metaledger.schemas.codec import Codec, write_data
+from metaledger.schemas.errors import EventTooLarge, UsageError
+from metaledger.schemas.events import Draft, Event, StreamNumber, Written, head
 from metaledger.schemas.identity import Clock, NewId
 from metaledger.schemas.log import NewRecord
 from metaledger.schemas.meta import Origin
 
+_MISSED_MAX = 2**63 - 1
+_LONGEST_NUMBER = StreamNumber(
+    stream_id="x" * STREAM_ID_CHARS_MAX, epoch=2**31 - 1, stream_seq=2**63 - 1
+)
 # These tell all that the database holds, so they mend whatever was not recorded before them.
 MENDING = frozenset({Origin.RECONCILED, Origin.IMPORTED})
 
@@ -74,26 +78,44 @@ class Numbering:
             for draft, number in zip(drafts, numbers, strict=True)
         ]
 
-    def check(self, drafts: Sequence[Draft]) -> None:
-        """Encodes the drafts with a number that is nobody's. Raises ContractError, UsageError."""
+    def written(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """The drafts with their data written, as small as `event_bytes_max` asks for.
+
+        Raises ContractError, UsageError where one could not be recorded.
+        """
         require_storable({draft.aggregate for draft in drafts})
-        number = StreamNumber(stream_id="check", epoch=1, stream_seq=1)
         now = self.clock()
-        for draft in drafts:
-            self._numbered(draft, draft.number or number, now)
+        return [replace(draft, data=self._written(draft, now)) for draft in drafts]
+
+    def _written(self, draft: Draft, now: datetime) -> Written:
+        if isinstance(draft.data, Written):
+            return draft.data
+        # As large as it can become: what fits now has to fit then.
+        largest = replace(draft, number=draft.number or _LONGEST_NUMBER, missed=_MISSED_MAX)
+        meta = head(largest, event_id=self.new_id(now), number=_LONGEST_NUMBER, occurred_at=now)
+        try:
+            written = write_data(draft.data)
+            self.codec.encode_written(meta, written)
+        except EventTooLarge:
+            event, _ = encode_within(self.codec, Event(meta, draft.data))
+            written = write_data(event.data)
+        return written
 
     def _numbered(self, draft: Draft, number: StreamNumber, now: datetime) -> Numbered:
         event_id = draft.event_id or self.new_id(now)
-        event = recorded(draft, event_id=event_id, number=number, occurred_at=now)
-        event, encoded = encode_within(self.codec, event)
+        meta = head(draft, event_id=event_id, number=number, occurred_at=now)
+        if isinstance(draft.data, Written):
+            encoded = self.codec.encode_written(meta, draft.data)
+        else:
+            _, encoded = encode_within(self.codec, Event(meta, draft.data))
         record = NewRecord(
-            key=event.meta.aggregate,
+            key=meta.aggregate,
             value=encoded.value,
             sha256=encoded.sha256,
             event_id=event_id,
             number=number,
         )
-        return Numbered(record, event.meta.occurred_at)
+        return Numbered(record, meta.occurred_at)
 
 
 def require_storable(aggregates: Collection[str]) -> None:

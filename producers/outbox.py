@@ -117,9 +117,11 @@ class Outbox:
         """
         return [numbered.record for numbered in self._numbering.number(connection, drafts)]
 
-    def check(self, drafts: Sequence[Draft]) -> None:
-        """Raises ContractError, UsageError where a draft could not be recorded; opens nothing."""
-        self._numbering.check(drafts)
+    def written(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """The drafts with their data written, so that recording them later has less to do and
+        cannot fail for what they tell. Opens nothing. Raises ContractError, UsageError.
+        """
+        return self._numbering.written(drafts)
 
     def record(self, connection: Connection, drafts: Sequence[Draft]) -> None:
         """Writes the events into the outbox, in the connection's transaction.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from metaledger.schemas.catalogue import SCHEMAS, Schema, latest
 from metaledger.schemas.errors import ChecksumMismatch, EventTooLarge, MalformedRecord
-from metaledger.schemas.events import EVENT_BY_TYPE, EVENTS, Event, head_flaw
+from metaledger.schemas.events import EVENT_BY_TYPE, EVENTS, Event, EventData, Written, head_flaw
 from metaledger.schemas.framing import SchemaIds, header, unframe
 from metaledger.schemas.meta import Meta
 from metaledger.schemas.reading import Read, Unreadable, compile_fields_reader, compile_reader
@@ -24,7 +24,7 @@ from metaledger.schemas.shape import (
     members_parser,
 )
 from metaledger.schemas.times import shown
-from metaledger.schemas.writing import TooMany, Unwritable
+from metaledger.schemas.writing import TooMany, Unwritable, Write
 
 # Kafka refuses a record of more than 1,000,000 bytes by default; the rest is for key and headers.
 EVENT_BYTES_MAX = 900_000
@@ -53,25 +53,17 @@ class Codec:
         """The event's bytes. Raises EventTooLarge, and MalformedRecord for what `decode` would not
         take back: a NUL, a lone surrogate, a naive time, the head of another aggregate.
         """
-        part = "meta"
-        try:
-            meta = _write_meta(event.meta)
-            part = "data"
-            data = DATA_SHAPES[event.type].write(event.data)
-        except TooMany as flaw:
-            raise EventTooLarge(f"{event.type} cannot be recorded: {part}{flaw}") from None
-        except Unwritable as flaw:
-            raise MalformedRecord(f"{event.type} cannot be recorded: {part}{flaw}") from None
-        except _NOT_OF_ITS_TYPE as error:
-            raise MalformedRecord(
-                f"{event.type} cannot be written as Avro: {shown(error)}"
-            ) from error
-        if (told := head_flaw(event)) is not None:
-            raise MalformedRecord(f"{event.type} cannot be recorded: {told}")
-        value = header(latest(event.type), self.ids) + meta + data
+        return self.encode_written(event.meta, write_data(event.data))
+
+    def encode_written(self, meta: Meta, data: Written) -> Encoded:
+        """As `encode`, with the bytes that `write_data` gave."""
+        meta_bytes = _bytes_of(meta, _write_meta, f"{data.type} cannot be recorded: meta")
+        if (flaw := head_flaw(meta, data.aggregate)) is not None:
+            raise MalformedRecord(f"{data.type} cannot be recorded: {flaw}")
+        value = header(latest(data.type), self.ids) + meta_bytes + data.value
         if len(value) > self.event_bytes_max:
             raise EventTooLarge(
-                f"{event.type} of {shown(event.meta.aggregate)} has {len(value)} bytes, and "
+                f"{data.type} of {shown(meta.aggregate)} has {len(value)} bytes, and "
                 f"event_bytes_max is {self.event_bytes_max}"
             )
         return Encoded(value, hashlib.sha256(value).digest())
@@ -101,10 +93,31 @@ class Codec:
             raise MalformedRecord(
                 f"the record has {len(value)} bytes, and its {schema.type} ends at {end}"
             )
-        event = Event(meta, data)
-        if (told := head_flaw(event)) is not None:
+        if (told := head_flaw(meta, data.aggregate)) is not None:
             raise MalformedRecord(f"the record is no {schema.type}: {told}")
-        return event
+        return Event(meta, data)
+
+
+def write_data(data: EventData | Written) -> Written:
+    """The data's part of an event's bytes. Raises MalformedRecord, and EventTooLarge for too many
+    elements.
+    """
+    if isinstance(data, Written):
+        return data
+    event_type = type(data).__name__
+    value = _bytes_of(data, DATA_SHAPES[event_type].write, f"{event_type} cannot be recorded: data")
+    return Written(event_type, data.aggregate, value)
+
+
+def _bytes_of(value: object, write: Write, cannot: str) -> bytes:
+    try:
+        return write(value)
+    except TooMany as flaw:
+        raise EventTooLarge(f"{cannot}{flaw}") from None
+    except Unwritable as flaw:
+        raise MalformedRecord(f"{cannot}{flaw}") from None
+    except _NOT_OF_ITS_TYPE as error:
+        raise MalformedRecord(f"{cannot}: {shown(error)}") from error
 
 
 # What writing a value of another type than the field's ends in; a lone surrogate is a ValueError.

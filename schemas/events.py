@@ -27,6 +27,17 @@ class StreamNumber:
     stream_seq: int
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Data that has its bytes already (`codec.write_data`), for they hang on nothing that comes
+    later: whoever checks an event long before it is recorded keeps these, and not the data.
+    """
+
+    type: str
+    aggregate: str | None
+    value: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """An event before it is recorded: what it tells and by whom, without its number.
@@ -35,7 +46,7 @@ class Draft:
     the event is recorded: a fresh UUIDv7, the next number, the time under the counter's lock.
     """
 
-    data: EventData
+    data: EventData | Written
     aggregate: str
     context: Context
     origin: Origin = Origin.OBSERVED
@@ -67,14 +78,16 @@ def is_event_id(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
 
 
-def head_flaw(event: Event) -> str | None:
-    """Where the head breaks what its types cannot say, as `<path>: <what>`; None: nowhere."""
-    meta = event.meta
+def head_flaw(meta: Meta, told: str | None) -> str | None:
+    """Where the head breaks what its types cannot say, as `<path>: <what>`; None: nowhere.
+
+    `told` is the aggregate that the data names, if it names one.
+    """
     if not is_event_id(meta.event_id):
         return "meta.event_id: no UUID in lower case"
     if not all(meta.aggregate.partition(":")):
         return "meta.aggregate: not <kind>:<id>"
-    if (told := event.data.aggregate) is not None and told != meta.aggregate:
+    if told is not None and told != meta.aggregate:
         return "meta.aggregate: not the aggregate of the data"
     if not meta.stream_id or meta.epoch < 1 or meta.stream_seq < 1:
         return "meta.stream_seq: no number from 1, of an epoch from 1, of a named stream"
@@ -82,10 +95,18 @@ def head_flaw(event: Event) -> str | None:
 
 
 def recorded(draft: Draft, *, event_id: str, number: StreamNumber, occurred_at: datetime) -> Event:
-    """The event that the draft becomes; what the draft gave itself stands."""
+    """The event that the draft becomes; what the draft gave itself stands. Not for Written data."""
+    if isinstance(draft.data, Written):
+        raise TypeError("an event of written data has no other form than its bytes")
+    meta = head(draft, event_id=event_id, number=number, occurred_at=occurred_at)
+    return Event(meta, draft.data)
+
+
+def head(draft: Draft, *, event_id: str, number: StreamNumber, occurred_at: datetime) -> Meta:
+    """The head of the event that the draft becomes; what the draft gave itself stands."""
     number = draft.number or number
     who = draft.context
-    meta = Meta(
+    return Meta(
         event_id=draft.event_id or event_id,
         deployment_id=who.deployment_id,
         aggregate=draft.aggregate,
@@ -103,4 +124,3 @@ def recorded(draft: Draft, *, event_id: str, number: StreamNumber, occurred_at: 
         project_id=who.project_id,
         causation_id=who.causation_id,
     )
-    return Event(meta, draft.data)

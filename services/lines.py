@@ -1,15 +1,15 @@
-"""A file of events in the JSON form, read line by line: checked as a whole, then read again.
+"""A file of events in the JSON form, read line by line and checked as a whole.
 
-Nothing is appended before the last line was found good, in bounded memory: so a large file is read
-twice, and standard input is put into a temporary file first. Empty lines are no events.
+Nothing is appended before the last line was found good, in bounded memory: what was found good is
+`held` meanwhile. The digest comes before the first line, so standard input is put into a temporary
+file first. Empty lines are no events.
 """
 
 import hashlib
-import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,20 +17,19 @@ from io import BufferedReader
 from pathlib import Path
 from uuid import UUID
 
-from metaledger.schemas.codec import Codec
+from metaledger.schemas.codec import Codec, write_data
 from metaledger.schemas.errors import EventTooLarge, InvalidEvent, UsageError
-from metaledger.schemas.events import Draft, StreamNumber, recorded
+from metaledger.schemas.events import Draft, StreamNumber, Written, head
 from metaledger.schemas.identity import derived_id
 from metaledger.schemas.jsonform import parse_line
 from metaledger.schemas.meta import Context
 from metaledger.schemas.times import shown
+from metaledger.services.held import Held
 
 # More bad lines than that say nothing new.
 BAD_LINES_SHOWN_MAX = 20
 # JSON may write one character as six (`\\u0041`), and no event has more than event_bytes_max.
 _JSON_EXPANSION_MAX = 8
-# Drafts take some five times the bytes of their lines: 80 MB. A larger file is read again instead.
-_HELD_BYTES_MAX = 16_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,22 +50,17 @@ class BadLine:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A file of which every line was looked at. `digest` is the SHA-256 of its bytes, hex.
+    """What was found in a file. `digest` is the SHA-256 of its bytes, hex."""
 
-    `held` are the drafts by line, None of a file that is too large for that.
-    """
-
-    file: BufferedReader
     digest: str
     events: int
     bad: tuple[BadLine, ...]
     bad_total: int
-    held: Sequence[tuple[int, Draft]] | None
 
 
 @contextmanager
 def opened(name: str) -> Iterator[BufferedReader]:
-    """The file, or standard input for `-`, so that it can be read twice. Raises UsageError."""
+    """The file, or standard input for `-`, so that it can be read again. Raises UsageError."""
     try:
         file = _twice_readable(name)
     except OSError as error:
@@ -99,49 +93,34 @@ class Reading:
     repeatable: bool
 
 
-def check(file: BufferedReader, reading: Reading) -> Checked:
-    """Looks at every line of the file, from its beginning."""
+def check(file: BufferedReader, reading: Reading, held: Held) -> Checked:
+    """Looks at every line of the file, and holds what is good."""
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     bad: list[BadLine] = []
     events = bad_total = 0
-    held: list[tuple[int, Draft]] | None = None
-    if os.fstat(file.fileno()).st_size <= _HELD_BYTES_MAX:
-        held = []
     for line, raw in _lines(file, reading.codec):
         try:
             draft = _draft(raw, reading)
             if draft is not None:
+                held.put(line, draft, _written(draft, raw, reading.codec))
                 events += 1
-                if held is not None:
-                    held.append((line, draft))
         except InvalidEvent as error:
             bad_total += 1
             if len(bad) < BAD_LINES_SHOWN_MAX:
                 bad.append(
                     BadLine(line=line, path=error.path, expected=error.expected, got=error.got)
                 )
-    return Checked(file, digest, events, tuple(bad), bad_total, held)
+    return Checked(digest, events, tuple(bad), bad_total)
 
 
-def drafts(checked: Checked, reading: Reading) -> Iterator[Draft]:
-    """The drafts of a file that was found good. Raises UsageError where it changed since."""
-    found = _read_again(checked.file, reading) if checked.held is None else checked.held
-    for line, draft in found:
+def drafts(checked: Checked, reading: Reading, held: Held) -> Iterator[Draft]:
+    """The drafts of a file that was found good."""
+    for line, draft in held:
         if reading.repeatable and draft.event_id is None:
             yield replace(draft, event_id=derived_id("emit", checked.digest, line))
         else:
             yield draft
-
-
-def _read_again(file: BufferedReader, reading: Reading) -> Iterator[tuple[int, Draft]]:
-    for line, raw in _lines(file, reading.codec):
-        try:
-            draft = _draft(raw, reading)
-        except InvalidEvent as error:
-            raise UsageError(f"the file was changed while it was read, line {line}") from error
-        if draft is not None:
-            yield line, draft
 
 
 def _lines(file: BufferedReader, codec: Codec) -> Iterator[tuple[int, bytes]]:
@@ -177,18 +156,21 @@ def _draft(raw: bytes, reading: Reading) -> Draft | None:
     if reading.repeatable and draft.occurred_at is None:
         expected = "a time, so that a second run repeats the first"
         raise InvalidEvent("meta.occurred_at", expected=expected, got="nothing")
-    # Avro's form is never twice as long as the JSON that it comes from, so few lines pay for this.
-    if len(raw) > cap // 2:
-        _must_fit(draft, reading.codec)
     return draft
 
 
-def _must_fit(draft: Draft, codec: Codec) -> None:
+def _written(draft: Draft, raw: bytes, codec: Codec) -> Written:
+    """The draft's data as bytes; the whole event must fit. Raises InvalidEvent."""
     try:
-        codec.encode(recorded(draft, event_id=_NO_ID, number=_NO_NUMBER, occurred_at=_EPOCH))
+        written = write_data(draft.data)
+        # Avro's form is never twice as long as the JSON that it comes from, so few pay for this.
+        if len(raw) > codec.event_bytes_max // 2:
+            meta = head(draft, event_id=_NO_ID, number=_NO_NUMBER, occurred_at=_EPOCH)
+            codec.encode_written(meta, written)
     except EventTooLarge as error:
         expected = f"an event of at most {codec.event_bytes_max} bytes"
         raise InvalidEvent("", expected=expected, got="a larger one") from error
+    return written
 
 
 # As long as the real ones will be at most.

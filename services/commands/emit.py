@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from metaledger.services import lines, parts
+from metaledger.services.held import Held
 from metaledger.services.output import Document, Views, progress
 from metaledger.services.settings import KafkaLedger, ledger_of
 from metaledger.services.shell import DONE, USAGE, Shell, add_command
@@ -29,14 +30,14 @@ def emit(
         codec=parts.codec_of(settings),
         repeatable=isinstance(ledger_of(settings.ledger), KafkaLedger),
     )
-    with lines.opened(file) as source:
-        checked = lines.check(source, reading)
+    with lines.opened(file) as source, Held() as held:
+        checked = lines.check(source, reading, held)
         if checked.bad_total:
             return _refused(shell, file, checked)
         with progress("emit") as advance:
             append(
                 settings,
-                lines.drafts(checked, reading),
+                lines.drafts(checked, reading, held),
                 lambda done: advance(done, checked.events),
             )
     document = {"file": file, "appended": checked.events, "errors": []}

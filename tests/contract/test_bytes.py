@@ -148,7 +148,7 @@ def test_a_fingerprint_of_tomorrow_asks_for_an_upgrade() -> None:
         (changed(missed=3.9), r"meta\.missed: no integer"),
         (changed(occurred_at=datetime(2026, 1, 1)), r"meta\.occurred_at: .* without an offset"),  # noqa: DTZ001
         (event(ImageDeleted(image_id="i", deleted_at=datetime(2026, 1, 1))), r"data\.deleted_at"),  # noqa: DTZ001
-        (changed(service=None), "ImageUpdated cannot be written"),
+        (changed(service=None), "meta: TypeError"),
         (changed(aggregate="image:another"), "not the aggregate of the data"),
         (changed(event_id="1"), "no UUID"),
         (changed(event_id="01932A5D-AC96-774B-BCCE-B302099A8057"), "in lower case"),

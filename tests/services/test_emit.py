@@ -1,11 +1,13 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from metaledger.services import lines
+from metaledger.services import held
 
 from .samples import SCENARIO, file_of, registered, updated
 
+ROOT = Path(__file__).parents[2]
 GOOD = json.dumps(registered())
 BAD = [
     ("nonsense", "", "a JSON object", "Expecting value at column 1"),
@@ -108,11 +110,18 @@ def test_an_empty_file_has_no_events(metaledger, home):
     assert metaledger("--json", "emit", "f.jsonl").document["appended"] == 0
 
 
-def test_a_file_too_large_to_be_held_is_read_again(metaledger, home, monkeypatch):
-    monkeypatch.setattr(lines, "_HELD_BYTES_MAX", 0)
-    file = file_of(home / "f.jsonl", registered(), updated(set={"k": "v"}))
-    assert metaledger("--json", "emit", file).document["appended"] == 2
-    assert len(metaledger("--json", "events").document) == 2
+@pytest.mark.parametrize("memory_bytes_max", [1, 1 << 20])
+def test_all_that_a_line_says_is_appended_wherever_it_was_held(
+    metaledger, home, monkeypatch, memory_bytes_max
+):
+    monkeypatch.setattr(held, "_MEMORY_BYTES_MAX", memory_bytes_max)
+    golden = ROOT / "tests" / "contract" / "golden"
+    told = [json.loads(path.read_text()) for path in sorted(golden.glob("*.json"))]
+    for one in told:
+        one["meta"]["deployment_id"] = "default"
+    assert metaledger("emit", file_of(home / "f.jsonl", *told)).status == 0
+    appended = metaledger("--json", "events").document
+    assert [{name: one[name] for name in ("type", "meta", "data")} for one in appended] == told
 
 
 def test_a_file_that_is_no_ledger_is_refused(metaledger, home):
