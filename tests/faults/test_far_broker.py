@@ -1,6 +1,7 @@
 """A broker that is slow or whose answers are lost: what was sent is there, once for who reads."""
 
 import json
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -13,6 +14,7 @@ from metaledger.schemas.log import Position
 from metaledger.schemas.log.kafka import KafkaSettings, create_topic, open_kafka_log
 
 from ..log.records import record
+from ..producers.kit import Service, changes, sqlite_url
 from ..servers.broker import JAVA_LEAST, FarBroker
 from ..servers.jars import find_java, kafka_jars
 from ..services.samples import file_of, registered, updated
@@ -26,8 +28,8 @@ ledger = "kafka://{far}/{topic}"
 [kafka]
 send_timeout_s = {timeout_s}
 [relay]
-spool = "spool.db"
-lease_s = 45
+{source}
+lease_s = {lease_s}
 progress_interval_s = 3600
 """
 
@@ -61,12 +63,29 @@ def topic(broker) -> KafkaSettings:
 def configured(home, topic, broker):
     """Writes a configuration that goes the bad way, and gives the options that name it."""
 
-    def write(*, send_timeout_s):
-        text = CONFIGURATION.format(far=broker.far, topic=topic.topic, timeout_s=send_timeout_s)
+    def write(*, send_timeout_s, lease_s=45, source='spool = "spool.db"'):
+        text = CONFIGURATION.format(
+            far=broker.far,
+            topic=topic.topic,
+            timeout_s=send_timeout_s,
+            lease_s=lease_s,
+            source=source,
+        )
         (home / "c.toml").write_text(text)
         return ("--config", "c.toml")
 
     return write
+
+
+@pytest.fixture
+def service(home):
+    """A program that emits with its changes, and its outbox."""
+    made = Service(sqlite_url(home))
+    changes.metadata.create_all(made.engine)
+    made.install()
+    yield made
+    for engine in made.engines:
+        engine.dispose()
 
 
 def records_in(topic):
@@ -126,3 +145,40 @@ def test_a_slow_broker_is_waited_for(metaledger, home, network, configured):
     assert metaledger(*options, "project").status == 0
     [live] = metaledger("--json", "image", "show", "i-1").document["properties"]
     assert (live["key"], live["value"]) == ("k", "29")
+
+
+def test_a_relay_that_was_frozen_and_overtaken_does_no_harm(
+    metaledger, start, service, topic, network, configured
+):
+    """It is frozen where it matters most: the broker has the records, and it does not know it."""
+    # A send that is still waited for when the relay is frozen; the lease is over soon behind it.
+    far = configured(send_timeout_s=6, lease_s=7, source=f'outbox = "{service.url}"')
+    near = ("--ledger", f"kafka://{topic.bootstrap}/{topic.topic}", *far)
+    frozen = start(*far, "relay")
+    service.commit_change("a", "1")
+    wait_for(lambda: records_in(topic) == 2)  # the event, and how the source is
+    network.is_deaf = True
+    service.commit_change("a", "2")
+    service.commit_change("b", "1")
+    wait_for(lambda: records_in(topic) == 4)
+    frozen.send_signal(signal.SIGSTOP)
+    network.is_deaf = False
+
+    second = start(*near, "relay")
+    service.commit_change("a", "3")
+    wait_for(lambda: service.waiting() == [])
+    frozen.send_signal(signal.SIGCONT)
+    wait_for(lambda: "another relay has taken over" in frozen.stderr.readline())
+    service.commit_change("b", "2")
+    wait_for(lambda: service.waiting() == [])
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(timeout=20) == 0
+    service.commit_change("a", "4")  # the one that was frozen is all there is
+    wait_for(lambda: service.waiting() == [])
+
+    assert records_in(topic) > len(service.values())
+    assert metaledger(*near, "project").status == 0
+    query = "SELECT aggregate_id, stream_seq FROM ledger_events WHERE aggregate_kind = 'image'"
+    found = metaledger("--json", "sql", query).document["rows"]
+    assert sorted(found) == [["a", 1], ["a", 2], ["a", 3], ["a", 4], ["b", 1], ["b", 2]]
+    assert metaledger("--json", "quarantine", "list").document == {"quarantine": [], "parked": []}
