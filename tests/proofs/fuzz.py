@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .fuzz_child import CPU_S_MAX, MEMORY_BYTES_MAX, boxed
+from .fuzz_child import boxed
+from .fuzz_meter import CPU_S_MAX, MEMORY_BYTES_MAX
 from .fuzz_targets import TAKEN, TARGETS
 from .proof import Proof, Run
 

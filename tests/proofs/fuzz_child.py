@@ -6,18 +6,14 @@ a file that outlives the process.
 """
 
 import contextlib
-import ctypes
 import json
 import mmap
 import os
-import resource
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from types import TracebackType
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -32,45 +28,12 @@ with contextlib.ExitStack() as _stack:
 
 from tests.contract.mutating import Material, mutated
 
-CPU_S_MAX = 0.1
-MEMORY_BYTES_MAX = 64 << 20
+from .fuzz_meter import MEMORY_BYTES_MAX, Meter, resident_bytes
+
 BOX_BYTES = 2 << 20
 _LENGTH_BYTES = 8
 # How many inputs may pass before memory that is kept for later ones is given back and counted anew.
 _TRIMMED_EVERY = 1000
-_PAGE_BYTES = resource.getpagesize()
-_LIBC = ctypes.CDLL(None)
-
-
-class Meter:
-    """Holds one reading to its memory and its time on the processor. Raises Broken, and the reading
-    MemoryError.
-    """
-
-    def __init__(self) -> None:
-        self.cpu_s_max = 0.0
-        self._started = 0.0
-        self.reset()
-
-    def reset(self) -> None:
-        _LIBC.malloc_trim(0)
-        self._address_bytes = _memory_bytes("address space") + MEMORY_BYTES_MAX
-
-    def __enter__(self) -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (self._address_bytes, resource.RLIM_INFINITY))
-        self._started = time.thread_time()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        cpu_s = time.thread_time() - self._started
-        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        self.cpu_s_max = max(self.cpu_s_max, cpu_s)
-        if cpu_s > CPU_S_MAX:
-            raise Broken(f"reading took {cpu_s * 1000:.0f} ms of the processor's time")
 
 
 class Trials:
@@ -83,11 +46,13 @@ class Trials:
             file.truncate(BOX_BYTES)
             self._box = mmap.mmap(file.fileno(), BOX_BYTES)
         self._meter = Meter()
+        self._cpu_s_max = 0.0
 
     def one(self, target: Target, value: bytes) -> None:
         self._box[:_LENGTH_BYTES] = len(value).to_bytes(_LENGTH_BYTES, "big")
         self._box[_LENGTH_BYTES : _LENGTH_BYTES + len(value)] = value
         self.outcomes[target.name, one_of(target, value, self._meter)] += 1
+        self._cpu_s_max = max(self._cpu_s_max, self._meter.cpu_s)
         self.tried += 1
         if self.tried % _TRIMMED_EVERY == 0:
             self._meter.reset()
@@ -96,7 +61,7 @@ class Trials:
         told: dict[str, dict[str, int]] = {}
         for (target, outcome), count in sorted(self.outcomes.items()):
             told.setdefault(target, {})[outcome] = count
-        print(json.dumps({"outcomes": told, "cpu_s_max": self._meter.cpu_s_max}), flush=True)
+        print(json.dumps({"outcomes": told, "cpu_s_max": self._cpu_s_max}), flush=True)
 
 
 def boxed(box: Path) -> bytes:
@@ -108,11 +73,11 @@ def boxed(box: Path) -> bytes:
 def by_mutation(trials: Trials, chance: int, inputs: int, _: Path) -> None:
     random = Random(chance)
     places = shared_out()
-    resident_bytes = _memory_bytes("resident")
+    before = resident_bytes()
     for _ in range(inputs):
         target = random.choice(places)
         trials.one(target, mutated(target.material, random))
-    grown = _memory_bytes("resident") - resident_bytes
+    grown = resident_bytes() - before
     if grown > MEMORY_BYTES_MAX:
         raise Broken(f"{inputs} inputs left {grown >> 20} MB behind")
 
@@ -164,11 +129,6 @@ def by_atheris(trials: Trials, chance: int, inputs: int, folder: Path) -> None:
 
 
 _BLIND_SHARE = 0.5
-
-
-def _memory_bytes(which: str) -> int:
-    pages = Path("/proc/self/statm").read_text().split()
-    return int(pages[0 if which == "address space" else 1]) * _PAGE_BYTES
 
 
 ENGINES: dict[str, Callable[[Trials, int, int, Path], None]] = {

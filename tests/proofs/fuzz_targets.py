@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +26,12 @@ from tests.contract.hostile import ATTACKS, CODEC, IDS, ODD, storable
 from tests.contract.mutating import Material, number
 from tests.contract.samples import EVENTS
 
+from .fuzz_meter import CPU_S_MAX, Meter
+
 TAKEN = "taken"
 GOLDEN = Path(__file__).parents[1] / "contract" / "golden"
+# A busy machine makes one reading slow; a hostile input makes each.
+_READINGS_MAX = 3
 _ERROR_CHARS_MAX = 300
 _SUM_BYTES = 32
 _AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -55,14 +58,23 @@ class Target:
     material: Material = field(repr=False)
 
 
-def one_of(target: Target, given: bytes, meter: AbstractContextManager[object]) -> str:
+def one_of(target: Target, given: bytes, meter: Meter) -> str:
     """What the input came to, read within the meter. Raises Broken, or what the reader wrongly
     raised.
     """
-    try:
-        with meter:
-            answer = target.read(given)
-    except (ContractError, UnknownSchema) as error:
+    error: Exception | None = None
+    for _ in range(_READINGS_MAX):
+        answer = error = None
+        try:
+            with meter:
+                answer = target.read(given)
+        except (ContractError, UnknownSchema) as refused:
+            error = refused
+        if meter.cpu_s <= CPU_S_MAX:
+            break
+    else:
+        raise Broken(f"reading took {meter.cpu_s * 1000:.0f} ms of the processor, again and again")
+    if error is not None:
         _harmless(error)
         return type(error).__name__
     target.holds(answer)
