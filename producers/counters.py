@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Insert, and_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Insert,
+    ScalarSelect,
+    and_,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from metaledger.producers.tables import FORMAT_VERSION, counters, stream
@@ -56,35 +66,48 @@ class Counter:
         return self.unrecorded_since is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Counters by aggregate, and the stream whose numbers they count."""
+
+    stream: Stream
+    counters: Mapping[str, Counter]
+
+
 def read_stream(connection: Connection) -> Stream:
     """The stream. Raises UsageError where it is not installed, VersionMismatch, DBAPIError."""
-    row = connection.execute(_SELECT_STREAM).one_or_none()
-    if row is None:
-        raise UsageError("the outbox is not installed here: run `metaledger outbox install`")
-    if row.format_version != FORMAT_VERSION:
-        raise VersionMismatch(
-            f"the outbox's tables have format {row.format_version}, and this build reads and "
-            f"writes {FORMAT_VERSION}: run `metaledger outbox install` of the newer version"
-        )
-    return Stream(stream_id=row.stream_id, epoch=row.epoch)
+    return _stream(connection.execute(_SELECT_STREAM).one_or_none())
 
 
-def lock(connection: Connection, aggregates: Collection[str]) -> dict[str, Counter]:
-    """Locks the counters, in sorted order, and gives out no number. It needs no stream: a counter
-    that is made here is of no epoch, and begins with its first number.
-    """
-    return _take(connection, 0, dict.fromkeys(aggregates, 0))
-
-
-def take(
-    connection: Connection, source: Stream, increments: Mapping[str, int]
-) -> dict[str, Counter]:
+def take(connection: Connection, increments: Mapping[str, int]) -> Taken:
     """Locks the counters, in sorted order, and gives out so many numbers of each (0: none).
 
-    What it returns is the counter after that: the numbers given are the last ones up to `seq`. A
-    counter of an older epoch begins anew with its first number of this one.
+    What it returns is the counters after that: the numbers given are the last ones up to `seq`. A
+    counter of an older epoch begins anew with its first number of this one. Raises as `read_stream`
+    does.
     """
-    return _take(connection, source.epoch, increments)
+    if not increments:
+        return Taken(read_stream(connection), {})
+    rows: list[dict[str, Any]] = [
+        {"aggregate": name, "seq": increments[name]} for name in sorted(increments)
+    ]
+    dialect = connection.dialect
+    taken: list[Any]
+    if dialect.insert_executemany_returning:
+        taken = list(connection.execute(_RETURNING_UPSERTS[dialect.name], rows))
+        source = _stream(taken[0])
+    else:  # MySQL, and SQLite before 3.35
+        connection.execute(_UPSERTS[dialect.name], rows)
+        source, taken = read_stream(connection), []
+        # A locking read: under MySQL's repeatable read a plain one may be stale.
+        for names in _chunks([row["aggregate"] for row in rows]):
+            which = counters.c.aggregate.in_(names)
+            taken += connection.execute(select(*_COUNTER).where(which).with_for_update()).all()
+    found = {
+        row.aggregate: Counter(seq=row.seq, epoch=row.epoch, unrecorded_since=row.unrecorded_since)
+        for row in taken
+    }
+    return Taken(source, found)
 
 
 def mark(connection: Connection, aggregates: Collection[str], at: datetime) -> None:
@@ -111,30 +134,15 @@ def unmark(connection: Connection, aggregates: Collection[str]) -> None:
         connection.execute(update(counters).where(which).values(unrecorded_since=None))
 
 
-def _take(connection: Connection, epoch: int, increments: Mapping[str, int]) -> dict[str, Counter]:
-    rows = [
-        {"aggregate": aggregate, "epoch": epoch, "seq": increments[aggregate]}
-        for aggregate in sorted(increments)
-    ]
-    return {
-        row.aggregate: Counter(seq=row.seq, epoch=row.epoch, unrecorded_since=row.unrecorded_since)
-        for row in _taken(connection, rows)
-    }
-
-
-def _taken(connection: Connection, rows: Sequence[dict[str, Any]]) -> Iterator[Any]:
-    if not rows:
-        return
-    dialect = connection.dialect
-    if dialect.insert_executemany_returning:
-        yield from connection.execute(_RETURNING[dialect.name], rows)
-        return
-    # MySQL, and SQLite before 3.35.
-    connection.execute(_UPSERTS[dialect.name], rows)
-    # A locking read: under MySQL's repeatable read a plain one may be stale.
-    for names in _chunks([row["aggregate"] for row in rows]):
-        which = counters.c.aggregate.in_(names)
-        yield from connection.execute(select(*_RETURNED).where(which).with_for_update())
+def _stream(row: Any) -> Stream:  # noqa: ANN401 (a Row of any columns, or None)
+    if row is None or row.stream_id is None:
+        raise UsageError("the outbox is not installed here: run `metaledger outbox install`")
+    if row.format_version != FORMAT_VERSION:
+        raise VersionMismatch(
+            f"the outbox's tables have format {row.format_version}, and this build reads and "
+            f"writes {FORMAT_VERSION}: run `metaledger outbox install` of the newer version"
+        )
+    return Stream(stream_id=row.stream_id, epoch=row.stream_epoch)
 
 
 def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -142,15 +150,18 @@ def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
         yield names[start : start + _IN_LIST_MAX]
 
 
-_RETURNED = (
+_COUNTER = (
     counters.c.aggregate,
     counters.c.epoch,
     counters.c.seq,
     counters.c.unrecorded_since,
 )
-_SELECT_STREAM = select(stream.c.stream_id, stream.c.epoch, stream.c.format_version).where(
-    stream.c.id == 1
+_STREAM = (
+    stream.c.stream_id,
+    stream.c.epoch.label("stream_epoch"),
+    stream.c.format_version,
 )
+_SELECT_STREAM = select(*_STREAM).where(stream.c.id == 1)
 
 # What an upsert does to a row that is there, in this order: MariaDB assigns from left to right, and
 # what comes later sees what came before. No parameter follows the rows, for PyMySQL makes one
@@ -161,20 +172,32 @@ _CHANGES = (
 )
 
 
+def _of_stream(column: ColumnElement[Any]) -> ScalarSelect[Any]:
+    """A column of the stream in a statement on counters, which saves its own round trip."""
+    return select(column).where(stream.c.id == 1).scalar_subquery()
+
+
 def _upsert(dialect: str) -> Insert:
     new = "VALUES({})" if dialect in _MYSQL else "excluded.{}"
     names = {"old": counters.name, "epoch": new.format("epoch"), "seq": new.format("seq")}
     changes = [(column, text(change.format(**names))) for column, change in _CHANGES]
+    # Where there is no stream the caller is told so, and undoes this.
+    epoch = func.coalesce(_of_stream(stream.c.epoch), 0)
     if dialect in _MYSQL:
-        return mysql.insert(counters).on_duplicate_key_update(changes)
+        return mysql.insert(counters).values(epoch=epoch).on_duplicate_key_update(changes)
     # The two dialects' statements are alike, but not of one type.
     conflicting: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    upsert: Insert = conflicting(counters).on_conflict_do_update(
-        index_elements=["aggregate"], set_=dict(changes)
+    upsert: Insert = (
+        conflicting(counters)
+        .values(epoch=epoch)
+        .on_conflict_do_update(index_elements=["aggregate"], set_=dict(changes))
     )
     return upsert
 
 
 _MYSQL = frozenset({"mysql", "mariadb"})
 _UPSERTS = {name: _upsert(name) for name in ("sqlite", "postgresql", *sorted(_MYSQL))}
-_RETURNING = {name: upsert.returning(*_RETURNED) for name, upsert in _UPSERTS.items()}
+_RETURNING_UPSERTS = {
+    name: upsert.returning(*_COUNTER, *(_of_stream(it).label(it.name) for it in _STREAM))
+    for name, upsert in _UPSERTS.items()
+}

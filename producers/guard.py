@@ -63,15 +63,20 @@ class Guard:
         """
         with attempt(connection) as body:
             yield
+            body.release()
         if body.error is not None:
             self._undone(connection, aggregates, body.error)
 
     @contextmanager
     def shield_commit(self, connection: Connection, aggregates: Sequence[str]) -> Iterator[None]:
-        """As `shield`, in the event that comes just before the commit (or the prepare)."""
+        """As `shield`, in the event that comes just before the commit (or the prepare), which
+        releases the savepoint: a round trip less.
+        """
         try:
-            with self.shield(connection, aggregates):
+            with attempt(connection) as body:
                 yield
+            if body.error is not None:
+                self._undone(connection, aggregates, body.error)
         except BaseException:
             _roll_back(connection)
             raise
@@ -121,23 +126,27 @@ class Guard:
 class Attempt:
     """What became of the body: the error that was undone, None where there was none."""
 
+    connection: Connection
+    # In a transaction that was aborted before, nothing is left to record.
+    aborted: bool
     error: Exception | None = None
+
+    def release(self) -> None:
+        """The body's last step, where the transaction goes on."""
+        if not self.aborted:
+            self.connection.exec_driver_sql(f"RELEASE SAVEPOINT {_SAVEPOINT}")
 
 
 @contextmanager
 def attempt(connection: Connection) -> Iterator[Attempt]:
     """Runs the body in a savepoint. Raises, unchanged, only what could not be undone by it."""
-    body = Attempt()
     # What the service is handling right now hangs on each error of ours, and says nothing of it.
     handled = sys.exception()
-    aborted = not _set_savepoint(connection, handled)
+    body = Attempt(connection, aborted=not _set_savepoint(connection, handled))
     try:
         yield body
-        if not aborted:
-            connection.exec_driver_sql(f"RELEASE SAVEPOINT {_SAVEPOINT}")
     except Exception as error:
-        # In a transaction that was aborted before, nothing is left to record.
-        if not aborted:
+        if not body.aborted:
             if ended_transaction(connection, error, handled) or not _rolled_back_to(connection):
                 raise
             body.error = error

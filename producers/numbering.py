@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from metaledger.producers import counters
-from metaledger.producers.counters import Counter
+from metaledger.producers.counters import Counter, Taken
 from metaledger.producers.tables import AGGREGATE_CHARS_MAX, STREAM_ID_CHARS_MAX
 from metaledger.schemas.bounds import encode_within
 from metaledger.schemas.codec import Codec, write_data
@@ -61,18 +61,15 @@ class Numbering:
         """
         if not drafts and not unrecorded:
             return []
-        source = counters.read_stream(connection)
         own = Tally(draft.aggregate for draft in drafts if draft.number is None)
         increments = {**dict.fromkeys(unrecorded, 0), **own}
         require_storable(increments)
-        taken = counters.take(connection, source, increments)
+        taken = counters.take(connection, increments)
         now = self.clock()
-        _settle(connection, taken, drafts, unrecorded, now)
+        _settle(connection, taken.counters, drafts, unrecorded, now)
         if missed:
             drafts = [replace(drafts[0], missed=drafts[0].missed + missed), *drafts[1:]]
-        first = {name: counter.seq - increments[name] + 1 for name, counter in taken.items()}
-        epochs = {name: counter.epoch for name, counter in taken.items()}
-        numbers = _numbers(drafts, source.stream_id, epochs, first)
+        numbers = _numbers(drafts, taken, increments)
         return [
             self._numbered(draft, number, now)
             for draft, number in zip(drafts, numbers, strict=True)
@@ -129,15 +126,16 @@ def require_storable(aggregates: Collection[str]) -> None:
 
 
 def _numbers(
-    drafts: Sequence[Draft], stream_id: str, epochs: Mapping[str, int], first: dict[str, int]
+    drafts: Sequence[Draft], taken: Taken, increments: Mapping[str, int]
 ) -> list[StreamNumber]:
-    numbers = []
+    stream_id, numbers = taken.stream.stream_id, []
+    given = {name: counter.seq - increments[name] for name, counter in taken.counters.items()}
     for draft in drafts:
-        number = draft.number
+        number, name = draft.number, draft.aggregate
         if number is None:
-            name = draft.aggregate
-            number = StreamNumber(stream_id=stream_id, epoch=epochs[name], stream_seq=first[name])
-            first[name] += 1
+            given[name] += 1
+            epoch = taken.counters[name].epoch
+            number = StreamNumber(stream_id=stream_id, epoch=epoch, stream_seq=given[name])
         numbers.append(number)
     return numbers
 

@@ -106,7 +106,7 @@ class Outbox:
         aggregates meanwhile. A counter that was not there begins with `seq` 0 (`is_new`).
         """
         require_storable(aggregates)
-        taken = counters.lock(connection, aggregates)
+        taken = counters.take(connection, dict.fromkeys(aggregates, 0)).counters
         return {name: self._remembered(name, counter) for name, counter in taken.items()}
 
     def number(self, connection: Connection, drafts: Sequence[Draft]) -> list[NewRecord]:
@@ -187,6 +187,7 @@ class Outbox:
             return
         with attempt(connection) as marking:
             self.mark_unrecorded(connection, aggregates)
+            marking.release()
         if marking.error is not None:
             self._memory.remember(aggregates, self._clock())
 

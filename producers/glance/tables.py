@@ -9,6 +9,8 @@ asked for a snapshot the counter's lock fails if the counter moved after that; S
 writer. A location's URL may hold credentials, so no query here names that column.
 """
 
+import json
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,16 +18,18 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     Column,
+    ColumnElement,
     CompoundSelect,
     Connection,
     Integer,
     MetaData,
-    Row,
     Select,
     String,
     Table,
     Text,
     bindparam,
+    cast,
+    func,
     literal_column,
     null,
     select,
@@ -76,55 +80,74 @@ def read_images(connection: Connection, image_ids: Sequence[str]) -> Reading:
     """The images with these ids, locked in the order of their ids where reading locks."""
     reading = Reading()
     ordered = sorted(set(image_ids))
-    read = _READ_LOCKING if connection.dialect.name in _SNAPSHOTS_ARE_STALE else _READ
+    union = _UNIONS[connection.dialect.name]
     for start in range(0, len(ordered), IDS_MAX):
-        rows = connection.execute(read, {"image_ids": ordered[start : start + IDS_MAX]}).all()
-        _gather(reading, rows)
+        named = {"image_ids": ordered[start : start + IDS_MAX]}
+        _gather(reading, connection.execute(union, named))
     return reading
 
 
-def _gather(reading: Reading, rows: Iterable[Row[Any]]) -> None:
-    images = [row for row in rows if row.row_id is None]
-    children = sorted((row for row in rows if row.row_id is not None), key=lambda row: row.row_id)
-    live: dict[tuple[str, str], list[Row[Any]]] = {}
-    for row in children:
-        reading.owners[row.source, row.row_id] = row.image_id
-        if not row.deleted:
-            live.setdefault((row.source, row.image_id), []).append(row)
-    for row in images:
-        image_id = row.image_id
-        properties, tags, locations = (live.get((it.name, image_id), ()) for it in _CHILDREN)
+def _gather(reading: Reading, rows: Iterable[Any]) -> None:
+    images: dict[str, tuple[str, bool]] = {}
+    live: defaultdict[tuple[str, str], list[tuple[int, str, str | None]]] = defaultdict(list)
+    for source, row_id, image_id, name, value, deleted in rows:
+        if row_id is None:
+            images[image_id] = value, deleted
+            continue
+        reading.owners[source, row_id] = image_id
+        if not deleted:
+            live[source, image_id].append((row_id, name, value))
+    for image_id, (columns, deleted) in images.items():
+        properties, tags, locations = (sorted(live[it.name, image_id]) for it in _CHILDREN)
+        held = dict(zip(_COLUMNS, json.loads(columns), strict=True))
+        held |= {name: bool(held[name]) for name in _BOOLEANS if held[name] is not None}
         reading.states[image_id] = ImageState(
             image_id=image_id,
-            deleted=row.deleted,
+            deleted=deleted,
             location_count=len(locations),
             # Two requests that race leave a tag in two live rows.
-            tags=tuple(dict.fromkeys(tag.value for tag in tags)),
-            properties={it.name: it.value for it in properties},
-            **{name: getattr(row, name) for name in _IMAGES_OWN},
+            tags=tuple(dict.fromkeys(value for _, _, value in tags if value is not None)),
+            properties={name: value for _, name, value in properties},
+            **held,
         )
 
 
 _CHILDREN = (PROPERTIES, TAGS, LOCATIONS)
-_IMAGES_OWN = ATTRIBUTES[:-1]
+_COLUMNS = ATTRIBUTES[:-1]
+# MariaDB and SQLite say 0 and 1.
+_BOOLEANS = ("protected", "os_hidden")
 _SNAPSHOTS_ARE_STALE = frozenset({"mysql", "mariadb"})
 
 
-def _select(table: Table) -> Select[Any]:
-    """A table's rows, in columns that are the same for all four; what a table has not is null."""
-    image_id, row_id = (table.c.id, null()) if table is IMAGES else (table.c.image_id, table.c.id)
+def _select(table: Table, dialect: str) -> Select[Any]:
+    """A table's rows as (source, row id, image id, name, value, deleted), null where it has none.
+
+    An image's columns are one value, a JSON array, for PyMySQL reads each column of each row in
+    Python: twenty columns would take it longer than the round trip.
+    """
+    columns: list[ColumnElement[Any]]
+    if table is IMAGES:
+        image_id: Column[Any] = table.c.id
+        build = func.json_build_array if dialect == "postgresql" else func.json_array
+        # PostgreSQL alone has a type for JSON; MariaDB's CAST would choose a character set.
+        array = build(*(table.c[name] for name in _COLUMNS))
+        columns = [null(), null(), cast(array, Text) if dialect == "postgresql" else array]
+    else:
+        image_id = table.c.image_id
+        columns = [table.c[name] if name in table.c else null() for name in ("id", "name", "value")]
+    row_id, name, value = columns
     return select(
-        literal_column(f"'{table.name}'").label("source"),
-        row_id.label("row_id"),
-        image_id.label("image_id"),
-        *(table.c.get(name, null()).label(name) for name in ("value", "deleted", *_IMAGES_OWN)),
+        *(literal_column(f"'{table.name}'"), row_id, image_id, name, value, table.c.deleted)
     ).where(image_id.in_(bindparam("image_ids", expanding=True)))
 
 
-# The images come first, and the properties second: so PostgreSQL finds a type for each column.
-_SELECTS = [_select(table) for table in (IMAGES, *_CHILDREN)]
-_READ = union_all(*_SELECTS)
-# In brackets, or a lock would stand before UNION.
-_READ_LOCKING: CompoundSelect[Any] = union_all(
-    *(it.with_for_update().self_group() for it in _SELECTS)
-)
+def _union(dialect: str) -> CompoundSelect[Any]:
+    # The images come first, and the properties second: so PostgreSQL finds a type for each column.
+    selects = [_select(table, dialect) for table in (IMAGES, *_CHILDREN)]
+    if dialect not in _SNAPSHOTS_ARE_STALE:
+        return union_all(*selects)
+    # In brackets, or a lock would stand before UNION.
+    return union_all(*(it.with_for_update().self_group() for it in selects))
+
+
+_UNIONS = {name: _union(name) for name in ("postgresql", "sqlite", *_SNAPSHOTS_ARE_STALE)}
