@@ -14,12 +14,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import codec, embedded, projecting
+from . import codec, embedded, glance, projecting
 from .benchmark import Bench, Benchmark, Figure, Size, report
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     *codec.BENCHMARKS,
     *embedded.BENCHMARKS,
+    *glance.BENCHMARKS,
     *projecting.BENCHMARKS,
 )
 
