@@ -152,7 +152,7 @@ def test_a_relay_that_was_frozen_and_overtaken_does_no_harm(
 ):
     """It is frozen where it matters most: the broker has the records, and it does not know it."""
     # A send that is still waited for when the relay is frozen; the lease is over soon behind it.
-    far = configured(send_timeout_s=6, lease_s=7, source=f'outbox = "{service.url}"')
+    far = configured(send_timeout_s=12, lease_s=13, source=f'outbox = "{service.url}"')
     near = ("--ledger", f"kafka://{topic.bootstrap}/{topic.topic}", *far)
     frozen = start(*far, "relay")
     service.commit_change("a", "1")
