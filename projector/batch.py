@@ -41,7 +41,8 @@ class Batch:
     """Takes a batch's records. `poison` counts those that had to be put aside.
 
     `memories` has every aggregate that is stored; others are new. `known` has the events that the
-    batch's ids, and those of the records that wait, were admitted for before.
+    batch's ids, and those of the records that wait, were admitted for before. `admitted` has those
+    that the batch admits.
     """
 
     def __init__(
@@ -49,11 +50,12 @@ class Batch:
         rules: Rules,
         projections: Projections,
         memories: dict[str, Memory],
-        known: dict[str, Known],
+        known: Mapping[str, Known],
     ) -> None:
         self.memories = memories
         self.rows = Rows()
         self.poison = 0
+        self.admitted: dict[str, Known] = {}
         self._rules = rules
         self._projections = projections
         self._known = known
@@ -180,7 +182,8 @@ class Batch:
         if event is None or number is None:
             return self._settle_poison(memory, item)
         next_seq = memory.next_seq(number)
-        known = self._known.get(event.meta.event_id)
+        event_id = event.meta.event_id
+        known = self.admitted.get(event_id) or self._known.get(event_id)
         verdict = judge(event, item.data, next_seq=next_seq, known=known)
         match verdict:
             case Verdict.WAIT:
@@ -274,7 +277,7 @@ class Batch:
             self._fold(memory, fact)
         self.rows.event(item, fact)
         meta = event.meta
-        self._known[meta.event_id] = Known(
+        self.admitted[meta.event_id] = Known(
             event_type=event.type, occurred_at=meta.occurred_at, data=item.data
         )
         memory.last_valid_at = fact.at

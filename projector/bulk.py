@@ -7,9 +7,17 @@ from sqlalchemy import ColumnElement, Connection, Table
 
 from metaledger.projector.rows import Values
 
+# The rows as the database's driver takes them.
+Form = Any
+
 
 class Bulk(Protocol):
     """Writes many rows with few statements. Values stand in the order of the table's columns."""
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether other threads get on while it writes."""
+        ...
 
     def among(
         self, column: ColumnElement[Any], values: Sequence[str] | Sequence[int]
@@ -17,10 +25,14 @@ class Bulk(Protocol):
         """The condition that a column has one of the values: one parameter, however many."""
         ...
 
-    def copy(self, connection: Connection, table: Table, rows: Sequence[Values]) -> None:
+    def form(self, table: Table, rows: Sequence[Values]) -> Form:
+        """What `copy` and `merge` take: all of the work that needs no database."""
+        ...
+
+    def copy(self, connection: Connection, table: Table, form: Form) -> None:
         """Adds rows whose keys the table does not have; fails where it has one."""
         ...
 
-    def merge(self, connection: Connection, table: Table, rows: Sequence[Values]) -> None:
+    def merge(self, connection: Connection, table: Table, form: Form) -> None:
         """Adds the rows, or puts them in place of those that have their keys."""
         ...

@@ -43,6 +43,9 @@ _CHUNK_BYTES = 1 << 20
 class PostgresBulk:
     """See `Bulk`."""
 
+    # psycopg2 leaves the interpreter to others while it waits for the server.
+    overlaps = True
+
     def among(
         self, column: ColumnElement[Any], values: Sequence[str] | Sequence[int]
     ) -> ColumnElement[bool]:
@@ -50,11 +53,15 @@ class PostgresBulk:
         kind = BigInteger() if isinstance(column.type, Integer) else Text()
         return column == any_(literal(list(values), ARRAY(kind)))
 
-    def copy(self, connection: Connection, table: Table, rows: Sequence[Values]) -> None:
-        """Straight into the table: a row that is there already is an error."""
-        _copy(connection, _place(connection, table), table, rows)
+    def form(self, table: Table, rows: Sequence[Values]) -> bytes:
+        """The lines that COPY reads."""
+        return _lines(table, rows).encode()
 
-    def merge(self, connection: Connection, table: Table, rows: Sequence[Values]) -> None:
+    def copy(self, connection: Connection, table: Table, form: bytes) -> None:
+        """Straight into the table: a row that is there already is an error."""
+        _copy(connection, _place(connection, table), table, form)
+
+    def merge(self, connection: Connection, table: Table, form: bytes) -> None:
         """Through a temporary table, which the connection keeps and every commit empties."""
         place = _place(connection, table)
         waiting = f"ml_merge_{table.name}"
@@ -68,7 +75,7 @@ class PostgresBulk:
         connection.exec_driver_sql(
             f"CREATE TEMPORARY TABLE IF NOT EXISTS {waiting} (LIKE {place}) ON COMMIT DELETE ROWS"
         )
-        _copy(connection, waiting, table, rows)
+        _copy(connection, waiting, table, form)
         connection.exec_driver_sql(
             f"INSERT INTO {place} ({names}) SELECT {names} FROM {waiting} "
             f"ON CONFLICT ({key}) DO UPDATE SET {sets}"
@@ -80,12 +87,12 @@ def _place(connection: Connection, table: Table) -> str:
     return f"{places.get(table.schema, table.schema)}.{table.name}"
 
 
-def _copy(connection: Connection, place: str, table: Table, rows: Sequence[Values]) -> None:
-    lines = BytesIO(_lines(table, rows).encode())
+def _copy(connection: Connection, place: str, table: Table, lines: bytes) -> None:
     names = ", ".join(column.name for column in table.columns)
     cursor = connection.connection.cursor()
     try:
-        cursor.copy_expert(f"COPY {place} ({names}) FROM STDIN ({_FORMAT})", lines, _CHUNK_BYTES)
+        statement = f"COPY {place} ({names}) FROM STDIN ({_FORMAT})"
+        cursor.copy_expert(statement, BytesIO(lines), _CHUNK_BYTES)
     finally:
         cursor.close()
 

@@ -1,11 +1,12 @@
 """Bulk writing for SQLite: one prepared statement for many rows."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import JSON, ColumnElement, Connection, Table, func, select
+from sqlalchemy import JSON, Column, ColumnElement, Connection, Table, func, select
 from sqlalchemy.types import TypeEngine
 
 from metaledger.projector.rows import Values
@@ -18,6 +19,9 @@ Encode = Callable[[Any], Any]
 class SqliteBulk:
     """See `Bulk`."""
 
+    # The driver asks for the interpreter again with every row, and other threads keep it waiting.
+    overlaps = False
+
     def among(
         self, column: ColumnElement[Any], values: Sequence[str] | Sequence[int]
     ) -> ColumnElement[bool]:
@@ -25,11 +29,16 @@ class SqliteBulk:
         listed = func.json_each(msgspec.json.encode(values).decode()).table_valued("value")
         return column.in_(select(listed.c.value))
 
-    def copy(self, connection: Connection, table: Table, rows: Sequence[Values]) -> None:
-        """A row that is there already is an error."""
-        self._insert(connection, table, rows, "")
+    def form(self, table: Table, rows: Sequence[Values]) -> list[Values]:
+        """The rows, in the types that SQLite has."""
+        columns = zip(table.columns, zip(*rows, strict=True), strict=True)
+        return list(zip(*(_encoded(column, values) for column, values in columns), strict=True))
 
-    def merge(self, connection: Connection, table: Table, rows: Sequence[Values]) -> None:
+    def copy(self, connection: Connection, table: Table, form: list[Values]) -> None:
+        """A row that is there already is an error."""
+        self._insert(connection, table, form, "")
+
+    def merge(self, connection: Connection, table: Table, form: list[Values]) -> None:
         """A row that is there already is replaced in place."""
         keys = {column.name for column in table.primary_key.columns}
         sets = ", ".join(
@@ -37,29 +46,22 @@ class SqliteBulk:
             for column in table.columns
             if column.name not in keys
         )
-        self._insert(connection, table, rows, f" ON CONFLICT DO UPDATE SET {sets}")
+        self._insert(connection, table, form, f" ON CONFLICT DO UPDATE SET {sets}")
 
     def _insert(
-        self, connection: Connection, table: Table, rows: Sequence[Values], otherwise: str
+        self, connection: Connection, table: Table, form: list[Values], otherwise: str
     ) -> None:
         names = ", ".join(column.name for column in table.columns)
         marks = ", ".join("?" for _ in table.columns)
         statement = f"INSERT INTO {table.name} ({names}) VALUES ({marks}){otherwise}"
-        connection.exec_driver_sql(statement, list(_encoded(table, rows)))
+        connection.exec_driver_sql(statement, form)
 
 
-def _encoded(table: Table, rows: Sequence[Values]) -> Iterator[Values]:
-    encoders = [
-        (index, encode)
-        for index, column in enumerate(table.columns)
-        if (encode := _encoder(column.type)) is not None
-    ]
-    for row in rows:
-        values = list(row)
-        for index, encode in encoders:
-            if values[index] is not None:
-                values[index] = encode(values[index])
-        yield tuple(values)
+def _encoded(column: Column[Any], values: Sequence[Any]) -> Sequence[Any]:
+    encode = _encoder(column.type)
+    if encode is None:
+        return values
+    return [None if value is None else encode(value) for value in values]
 
 
 def _encoder(kind: TypeEngine[Any]) -> Encode | None:
@@ -69,6 +71,7 @@ def _encoder(kind: TypeEngine[Any]) -> Encode | None:
     return _json if isinstance(kind, JSON) else None
 
 
+@lru_cache(maxsize=4_096)  # the rows of an event share its time
 def _time(value: datetime) -> str:
     return time_text(value)
 

@@ -1,14 +1,24 @@
 """What a batch needs of the store before it can be folded, in few statements.
 
-Most batches take two: the memories of their aggregates, and which of their event ids are known.
-What waits is loaded only for an aggregate that a record of the batch may free.
+Most batches take two: the memories of their aggregates, as far as they are not remembered, and
+which of their event ids are known. What waits is loaded only for an aggregate that a record of the
+batch may free.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from metaledger.projector.batch import Batch
-from metaledger.projector.intake import Problem, Read, Reason, Rules, is_decision, read
+from metaledger.projector.intake import (
+    Known,
+    Problem,
+    Read,
+    Reason,
+    Rules,
+    is_decision,
+    read,
+)
 from metaledger.projector.memory import Memory, Projections, Row
+from metaledger.projector.recall import Recall
 from metaledger.projector.store import Transaction
 from metaledger.schemas.codec import Codec
 from metaledger.schemas.events import StreamNumber
@@ -18,20 +28,24 @@ from metaledger.schemas.log import LogRecord, Position
 def load(
     transaction: Transaction,
     items: Sequence[Read],
+    recall: Recall,
     *,
     codec: Codec,
     rules: Rules,
     projections: Projections,
 ) -> Batch:
     """A batch that is ready to take those records."""
-    memories = transaction.memories({item.key for item in items if item.key is not None})
+    names = {item.key for item in items if item.key is not None}
+    memories = recall.of(names)
+    memories |= transaction.memories(names - memories.keys())
     freed = _may_be_freed(memories, items)
     if freed:
         waiting = [read(codec, record) for record in transaction.waiting(list(freed))]
         for name, memory in freed.items():
             poison = [_unread(row) for row in memory.quarantine.values() if row["parks"]]
             memory.waiting = _by_offset([item for item in waiting if item.key == name] + poison)
-    return _batch(transaction, [*items, *_all_waiting(freed)], memories, rules, projections)
+    known = _known(transaction, [*items, *_all_waiting(freed)])
+    return Batch(rules, projections, memories, {**recall.admitted, **known})
 
 
 def load_for_release(
@@ -57,23 +71,17 @@ def load_for_release(
         if row["parks"] and row["skipped_by_event"] is not None
     ]
     memory.waiting = _by_offset(waiting + poison + skipped)
-    return _batch(transaction, list(memory.waiting.values()), memories, rules, projections)
+    known = _known(transaction, list(memory.waiting.values()))
+    return Batch(rules, projections, memories, known)
 
 
 def _is_to_be_read(row: Row) -> bool:
     return bool(row["parks"]) and row["skipped_by_event"] is None
 
 
-def _batch(
-    transaction: Transaction,
-    items: Sequence[Read],
-    memories: dict[str, Memory],
-    rules: Rules,
-    projections: Projections,
-) -> Batch:
+def _known(transaction: Transaction, items: Sequence[Read]) -> Mapping[str, Known]:
     ids = {item.event.meta.event_id for item in items if item.event is not None}
-    known = transaction.known(ids) if ids else {}
-    return Batch(rules, projections, memories, known)
+    return transaction.known(ids) if ids else {}
 
 
 def _may_be_freed(memories: dict[str, Memory], items: Sequence[Read]) -> dict[str, Memory]:

@@ -1,8 +1,7 @@
 """What the projector remembers of an aggregate between its records. Pure.
 
-A memory is private to the transaction that loaded it: it changes in place while a batch is folded,
-and is written back as one row. Nothing outlives the transaction, so a fenced projector cannot go on
-from what it once knew.
+A memory changes in place while a batch is folded, and is written back as one row. Those of sound
+aggregates may serve the next batch too (`recall`).
 """
 
 from dataclasses import dataclass, field
@@ -44,7 +43,8 @@ class Memory:
 
     `numbers` has the next number of each (stream, epoch). `waiting` has the records that wait, by
     offset, poison among them; None: there are some, and they were not needed. `quarantine` has the
-    rows of its quarantined records, by offset.
+    rows of its quarantined records, by offset. `stored_bytes` is what it had when it was last
+    stored or loaded.
     """
 
     name: str
@@ -56,8 +56,14 @@ class Memory:
     last_valid_at: datetime | None = None
     parked: Parked | None = None
     quarantined: int = 0
+    stored_bytes: int = 0
     waiting: dict[int, Read] | None = field(default_factory=dict)
     quarantine: dict[int, Row] = field(default_factory=dict)
+
+    @property
+    def is_sound(self) -> bool:
+        """Nothing of it waits or stands in quarantine: the memory is all there is."""
+        return self.parked is None and not self.quarantined
 
     def next_seq(self, number: StreamNumber) -> int:
         """The next number of that number's stream and epoch."""

@@ -59,7 +59,7 @@ def release(
             )
             memory = batch.memories[aggregate]
             turns += batch.release(memory, records_max=records_max)
-            transaction.write(batch.rows.changes(), batch.memories.values())
+            transaction.put(store.prepare({}, batch.rows.changes(), batch.memories.values()))
         if memory.parked is None or memory.parked.cause is not Cause.RELEASE:
             return Released(turns, memory.parked is None)
 

@@ -1,10 +1,11 @@
 """The read model's store: the one place where SQL writes it.
 
-A batch is one transaction: `move` takes the checkpoints by compare-and-set, and so fences whoever
-else believes to own the partition; `memories`, `waiting` and `known` load what the batch touches, a
-statement each; `write` puts down what came of it, a table at a time. All or nothing is committed.
-After an error of the commit itself the outcome is unknown: nothing here remembers anything, so the
-caller reads the checkpoint again.
+A batch is loaded (`memories`, `waiting`, `known`: a statement each), folded elsewhere, brought into
+the form that the database takes (`prepare`) and committed in one transaction: `move` takes the
+checkpoints by compare-and-set, and so fences whoever else wrote to the partition since they were
+read; `put` writes the rows, a table at a time. All or nothing is committed. After an error of the
+commit itself the outcome is unknown: nothing here remembers anything, so the caller reads the
+checkpoint again.
 
 It knows no aggregate and decides nothing about events. A database is added by its `Bulk`, and by
 passing `tests/store`.
@@ -30,7 +31,7 @@ from sqlalchemy import (
     update,
 )
 
-from metaledger.projector.bulk import Bulk
+from metaledger.projector.bulk import Bulk, Form
 from metaledger.projector.bulk_postgres import PostgresBulk
 from metaledger.projector.bulk_sqlite import SqliteBulk
 from metaledger.projector.database import translated, writing
@@ -39,7 +40,7 @@ from metaledger.projector.intake import Known
 from metaledger.projector.memory import Memory
 from metaledger.projector.projections import PROJECTIONS
 from metaledger.projector.readmodel import check
-from metaledger.projector.rows import Change, Key
+from metaledger.projector.rows import Change, Key, Values
 from metaledger.projector.stored import States, state_values, stored_record
 from metaledger.schemas.errors import Fenced, LogRefused, UsageError
 from metaledger.schemas.log import LogRecord, Position
@@ -58,12 +59,33 @@ _TABLES = {table.name: table for table in (*SHARED_TABLES, *TABLES)}
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a partition's projection is, and how often a release wrote to its aggregates."""
+
+    next_offset: int
+    releases: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Move:
-    """A checkpoint's way: from where the projector believes it is, to behind the batch."""
+    """A checkpoint's way: from where the projector believes it is, to behind the batch. `releases`
+    are those that it knows of.
+    """
 
     old: int
     new: int
     last_recorded_at: datetime
+    releases: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a batch changes: nothing is left to be done but to send it."""
+
+    moves: Mapping[int, Move]
+    removed: Mapping[str, Sequence[Key]]
+    copied: Mapping[str, Form]
+    merged: Mapping[str, Form]
 
 
 class Store:
@@ -77,6 +99,11 @@ class Store:
         self._bulk: Bulk = SqliteBulk() if engine.dialect.name == "sqlite" else PostgresBulk()
         self._states = States(projections)
         self.projections = {projection.aggregate_kind: projection for projection in projections}
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a thread that commits leaves the others their time."""
+        return self._bulk.overlaps
 
     @contextmanager
     def transaction(self) -> Iterator["Transaction"]:
@@ -92,13 +119,58 @@ class Store:
         with self.transaction() as transaction:
             transaction.bind(topic_id, partitions)
 
-    def positions(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """The next offset of each partition, as it is now."""
+    @contextmanager
+    def reading(self) -> Iterator["Transaction"]:
+        """What is read in it may be overtaken: `move` finds out."""
         reading = self._engine.execution_options(metaledger_writes=False)
         with translated(self._engine), reading.connect() as connection:
-            rows = connection.execute(select(checkpoints)).all()
-        found = {row.log_partition: row.next_offset for row in rows}
+            yield Transaction(connection, self._bulk, self._states)
+
+    def checkpoints(self, partitions: Collection[int]) -> Mapping[int, Checkpoint]:
+        """The checkpoints of those partitions, as they are now."""
+        with self.reading() as transaction:
+            found = transaction.checkpoints()
         return {partition: found[partition] for partition in partitions}
+
+    def positions(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """The next offset of each partition, as it is now."""
+        found = self.checkpoints(partitions)
+        return {partition: checkpoint.next_offset for partition, checkpoint in found.items()}
+
+    def prepare(
+        self,
+        moves: Mapping[int, Move],
+        changes: Mapping[str, Change],
+        memories: Collection[Memory],
+    ) -> Prepared:
+        """A batch's rows, and what is remembered of the aggregates that changed.
+
+        Raises Unstorable.
+        """
+        changed = [memory for memory in memories if memory.is_changed]
+        own = Change(
+            copied=[state_values(memory) for memory in changed if not memory.is_stored],
+            merged=[state_values(memory) for memory in changed if memory.is_stored],
+        )
+        every = {**changes, aggregate_states.name: own}
+        with translated(self._engine):
+            return Prepared(
+                moves=moves,
+                removed={name: change.removed for name, change in every.items() if change.removed},
+                copied=self._forms({name: change.copied for name, change in every.items()}),
+                merged=self._forms({name: change.merged for name, change in every.items()}),
+            )
+
+    def _forms(self, rows: Mapping[str, Sequence[Values]]) -> Mapping[str, Form]:
+        return {
+            name: self._bulk.form(_TABLES[name], those) for name, those in rows.items() if those
+        }
+
+    def commit(self, prepared: Prepared) -> None:
+        """One transaction; raises Fenced, and what `transaction` raises."""
+        with self.transaction() as transaction:
+            transaction.move(prepared.moves)
+            transaction.put(prepared)
 
 
 class Transaction:
@@ -139,25 +211,35 @@ class Transaction:
                 .where(
                     checkpoints.c.log_partition == partition,
                     checkpoints.c.next_offset == move.old,
+                    checkpoints.c.releases == move.releases,
                 )
                 .values(next_offset=move.new, last_recorded_at=move.last_recorded_at)
             )
             if moved.rowcount != 1:
                 raise Fenced(
                     f"the checkpoint of partition {partition} is no longer {move.old}: another "
-                    "projector has moved it"
+                    "projector has moved it, or a release from quarantine has written behind it"
                 )
 
+    def checkpoints(self) -> Mapping[int, Checkpoint]:
+        """All of them, by partition."""
+        rows = self._connection.execute(select(checkpoints)).all()
+        return {row.log_partition: Checkpoint(row.next_offset, row.releases) for row in rows}
+
     def hold(self, partition: int) -> None:
-        """No projector commits to the partition before this transaction has ended."""
+        """No projector commits to the partition before this transaction has ended, nor after it
+        what it folded upon what was there before.
+        """
         self._connection.execute(
             update(checkpoints)
             .where(checkpoints.c.log_partition == partition)
-            .values(next_offset=checkpoints.c.next_offset)
+            .values(releases=checkpoints.c.releases + 1)
         )
 
     def memories(self, names: Collection[str]) -> dict[str, Memory]:
         """What is remembered of those aggregates, with their rows in quarantine."""
+        if not names:
+            return {}
         those = self._bulk.among(aggregate_states.c.aggregate, list(names))
         rows = self._connection.execute(select(aggregate_states).where(those)).mappings()
         memories = {row["aggregate"]: self._states.memory(row) for row in rows}
@@ -228,21 +310,14 @@ class Transaction:
             for row in self._connection.execute(statement)
         }
 
-    def write(self, changes: Mapping[str, Change], memories: Collection[Memory]) -> None:
-        """Puts down a batch's rows, and what is remembered of the aggregates that changed."""
-        changed = [memory for memory in memories if memory.is_changed]
-        own = Change(
-            copied=[state_values(memory) for memory in changed if not memory.is_stored],
-            merged=[state_values(memory) for memory in changed if memory.is_stored],
-        )
-        for name, change in {**changes, aggregate_states.name: own}.items():
-            table = _TABLES[name]
-            if change.removed:
-                self._remove(name, change.removed)
-            if change.copied:
-                self._bulk.copy(self._connection, table, change.copied)
-            if change.merged:
-                self._bulk.merge(self._connection, table, change.merged)
+    def put(self, prepared: Prepared) -> None:
+        """Puts down a batch's rows."""
+        for name, keys in prepared.removed.items():
+            self._remove(name, keys)
+        for name, form in prepared.copied.items():
+            self._bulk.copy(self._connection, _TABLES[name], form)
+        for name, form in prepared.merged.items():
+            self._bulk.merge(self._connection, _TABLES[name], form)
 
     def _remove(self, name: str, keys: Sequence[Key]) -> None:
         """Of tables that are keyed by log coordinates."""

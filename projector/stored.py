@@ -42,20 +42,25 @@ class States:
             last_valid_at=row["last_valid_at"],
             parked=parked,
             quarantined=row["quarantined"],
+            stored_bytes=len(state or b"") + len(row["numbers"]),
             waiting={} if parked is None else None,
         )
 
 
 def state_values(memory: Memory) -> Values:
-    """The row of a memory; a test compares it with the table's columns."""
-    numbers = [(stream_id, epoch, seq) for (stream_id, epoch), seq in memory.numbers.items()]
+    """The row of a memory, which notes its size; a test compares it with the table's columns."""
+    state = None if memory.state is None else _ENCODER.encode(memory.state)
+    numbers = _ENCODER.encode(
+        [(stream_id, epoch, seq) for (stream_id, epoch), seq in memory.numbers.items()]
+    )
+    memory.stored_bytes = len(state or b"") + len(numbers)
     parked = memory.parked
     awaited = parked.awaited if parked else None
     return (
         memory.name,
         memory.partition,
-        None if memory.state is None else _ENCODER.encode(memory.state),
-        _ENCODER.encode(numbers),
+        state,
+        numbers,
         memory.last_valid_at,
         memory.quarantined,
         parked.since if parked else None,

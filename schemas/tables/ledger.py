@@ -152,6 +152,13 @@ checkpoints = Table(
     ),
     Column("next_offset", BigInteger, nullable=False, comment="The next offset to be projected."),
     Column("last_recorded_at", UtcTime, comment="When the log took the last projected record."),
+    Column(
+        "releases",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="How often a release from quarantine wrote to the partition's aggregates.",
+    ),
     comment="How far the projection is; moved in the transaction that writes the rows.",
 )
 

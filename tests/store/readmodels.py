@@ -12,7 +12,7 @@ from metaledger.projector.database import connect
 from metaledger.projector.readmodel import migrate
 from metaledger.projector.store import Store
 from metaledger.schemas.tables import SHARED, TABLES
-from metaledger.schemas.tables.ledger import ledger_events, quarantined_bytes
+from metaledger.schemas.tables.ledger import checkpoints, ledger_events, quarantined_bytes
 
 Dump = dict[str, list[dict[str, Any]]]
 Place = Callable[[], str]
@@ -68,11 +68,15 @@ def rows(engine: Engine, table: Table) -> list[dict[str, Any]]:
 def streamed(
     engine: Engine, table: Table, *conditions: ColumnElement[bool]
 ) -> Iterator[dict[str, Any]]:
-    """As `rows`, those for which all conditions hold; few at a time are held."""
+    """As `rows`, those for which all conditions hold; few at a time are held.
+
+    A checkpoint's `releases` is left out: operators made it, and not the log.
+    """
     on_sqlite = engine.dialect.name == "sqlite"
     where: dict[str | None, str | None] = {SHARED: None} if on_sqlite else {None: "ml_g1"}
     with engine.connect().execution_options(schema_translate_map=where) as connection:
-        statement = select(table).where(*conditions).order_by(*table.primary_key.columns)
+        columns = [column for column in table.columns if column is not checkpoints.c.releases]
+        statement = select(*columns).where(*conditions).order_by(*table.primary_key.columns)
         for row in connection.execution_options(yield_per=5_000).execute(statement).mappings():
             yield dict(row)
 
