@@ -4,7 +4,8 @@ The rules (RELIABILITY.md, "Inside the service's transaction"):
 
 - It runs in a savepoint. Only what a ROLLBACK TO undid may be swallowed.
 - An error that ended the transaction (a deadlock, a serialisation failure, a lost connection,
-  SQLite's busy) goes up as it is: the service runs its transaction again.
+  SQLite's busy and full) goes up as it is: the service runs its transaction again. What no list
+  here names (MariaDB's 1020) shows by the savepoint, which the database then no longer knows.
 - `strict` raises Unrecorded instead of swallowing. In the middle of a transaction the transaction
   is doomed by that, and its commit is refused even if the service swallows the error.
 - What goes up from the commit's own event rolls the DBAPI connection back first: SQLAlchemy does
