@@ -84,7 +84,12 @@ def stock_glance(
 
 
 @pytest.fixture(
-    scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+    scope="module",
+    params=[
+        "sqlite",
+        pytest.param("postgres", marks=pytest.mark.postgres),
+        pytest.param("mariadb", marks=pytest.mark.mariadb),
+    ],
 )
 def hooked_glance(new_glance: NewGlance, request: pytest.FixtureRequest) -> Iterator[Glance]:
     """A running Glance with the one line that loads the ledger; requests can be held (`gate`)."""
@@ -93,11 +98,11 @@ def hooked_glance(new_glance: NewGlance, request: pytest.FixtureRequest) -> Iter
         with new_glance(extra) as glance:
             yield glance
         return
-    postgres = request.getfixturevalue("postgres")
-    url = postgres.create_database()
+    server = request.getfixturevalue(request.param)
+    url = server.create_database()
     with new_glance(extra, url) as glance:
         yield glance
-    postgres.drop_database(url)
+    server.drop_database(url)
 
 
 @pytest.fixture

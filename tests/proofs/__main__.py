@@ -17,13 +17,14 @@ from pathlib import Path
 
 import structlog
 
-from . import command_line, crash_loop, crash_points, fuzz, outbox_race, poison
+from . import command_line, crash_loop, crash_points, fuzz, glance_races, outbox_race, poison
 from .proof import Proof, Run
 
 PROOFS: tuple[Proof, ...] = (
     outbox_race.PROOF,
     crash_points.PROOF,
     crash_loop.PROOF,
+    glance_races.PROOF,
     poison.PROOF,
     fuzz.PROOF,
     command_line.PROOF,
