@@ -130,7 +130,7 @@ class KafkaReader:
             # What is fetched ahead is bounded; a batch has 1 MB at most.
             "fetch_max_bytes": 16 * 2**20,
             "max_partition_fetch_bytes": 4 * 2**20,
-            "metadata_max_age_ms": 60_000,
+            "metadata_max_age_ms": topics.METADATA_AGE_MAX_MS,
             "metrics_enabled": False,
         }
         consumer = connected(KafkaConsumer, config)

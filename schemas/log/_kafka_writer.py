@@ -58,6 +58,7 @@ class KafkaWriter:
         self._wave_s = target.settings.send_timeout_s / 2
         self._block_s = target.settings.send_timeout_s / 6
         self._producer: PerProcess[KafkaProducer] = PerProcess(self._connect)
+        self._last: dict[int, int] = {}
 
     def append(self, records: Sequence[NewRecord]) -> Sequence[Outcome]:
         """One outcome a record; see the protocol."""
@@ -113,7 +114,21 @@ class KafkaWriter:
             producer.flush(timeout=self._wave_s)
         for index, future in futures:
             outcomes[index] = _outcome(future, max(0.0, deadline - time.monotonic()))
+            self._note(outcomes[index])
         self._check(producer)
+
+    def _note(self, outcome: Outcome) -> None:
+        """Offsets only grow: a topic that was made anew shows it here before the metadata does."""
+        # What the broker knows that it has already may come without its offset.
+        if not isinstance(outcome, Position) or outcome.offset < 0:
+            return
+        last = self._last.get(outcome.partition, -1)
+        if outcome.offset <= last:
+            raise LogRefused(
+                f"topic {self._target.settings.topic} was made anew or lost its end: offset "
+                f"{outcome.offset} of partition {outcome.partition} came behind {last}"
+            )
+        self._last[outcome.partition] = outcome.offset
 
     def _connect(self) -> KafkaProducer:
         block_ms, wave_ms = int(self._block_s * 1000), int(self._wave_s * 1000)
@@ -130,7 +145,7 @@ class KafkaWriter:
             "batch_size": _BATCH_BYTES,
             "max_request_size": _REQUEST_BYTES,
             "compression_type": "zstd",
-            "metadata_max_age_ms": 60_000,
+            "metadata_max_age_ms": topics.METADATA_AGE_MAX_MS,
             "metrics_enabled": False,
         }
         producer = connected(KafkaProducer, config)
@@ -147,7 +162,7 @@ class KafkaWriter:
 
 
 def check_unchanged(metadata: Any, target: Target) -> None:  # noqa: ANN401 (kafka-python's)
-    """Compares the topic with what the client last heard of it, a minute ago at most.
+    """Compares the topic with what the client last heard of it, seconds ago.
 
     Raises LogRefused.
     """

@@ -25,6 +25,10 @@ REPLICATION_DEFAULT = 3
 MESSAGE_BYTES_LEAST = 1_048_576
 _MESSAGE_BYTES = 1_048_588
 
+# Requests name the topic, and not its id: for so long a client may take one that was made anew for
+# the one that it opened. A question every 5 s costs a broker nothing.
+METADATA_AGE_MAX_MS = 5_000
+
 # At most RECORD_BYTES_MAX so that a batch of many records is no larger than one of a single one.
 BATCH_BYTES_MAX = RECORD_BYTES_MAX
 

@@ -1,6 +1,7 @@
 """A topic that lost history, would lose it, or is another than it was: refused by who opens it."""
 
 import json
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,9 +9,14 @@ from pathlib import Path
 
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from sqlalchemy import NullPool, create_engine, select
+
+from metaledger.producers.tables import outbox
 
 from ..services.conftest import Result
 from ..services.samples import SCENARIO, SCENARIO_IMAGE, file_of, registered
+from ..services.test_kafka import emit_into
+from ..services.waiting import wait_for
 
 pytestmark = pytest.mark.kafka
 
@@ -135,3 +141,40 @@ def test_a_relay_does_not_go_on_into_another_topic(start, topic, harm):
     again = start("relay", "--spool", "spool.db")
     out, err = again.communicate(timeout=60)
     assert_refused(Result(again.returncode, out, err), "this outbox", "outbox reseed")
+
+
+def test_daemons_that_run_do_not_go_on_into_a_topic_that_was_made_anew(start, topic, home):
+    relay = start("relay", "--spool", "spool.db")
+    projector = start("project", "--follow")
+    for daemon in (relay, projector):
+        assert any(".started" in line for line in daemon.stderr)
+    # Into every partition, so that the relay knows an offset of each.
+    for name in ("before", *map(str, range(9))):
+        emit_into(home / "spool.db", name)
+    wait_for(lambda: topic.run("image", "show", "before").status == 0)
+    was_made_anew(topic)
+    emit_into(home / "spool.db", "after")
+    for daemon in (relay, projector):
+        out, err = daemon.communicate(timeout=60)
+        assert (daemon.returncode, out) == (2, "")
+        assert re.search("made anew|is not the log", err.splitlines()[-1])
+    assert topic.run("image", "show", "before").status == 0
+    assert topic.run("image", "show", "after").status == 1
+    # Whatever the new topic took of it, the outbox has it still.
+    assert "after" in waiting_in(home / "spool.db")
+
+
+def waiting_in(spool):
+    engine = create_engine(f"sqlite:///{spool}", poolclass=NullPool)
+    with engine.connect() as connection:
+        names = connection.scalars(select(outbox.c.aggregate))
+        return {name.removeprefix("image:") for name in names}
+
+
+def test_a_topic_that_comes_to_expire_under_a_daemon_stands_in_status(start, topic):
+    projector = start("project", "--follow")
+    assert any(".started" in line for line in projector.stderr)
+    expires(topic)
+    status = topic.run("--json", "status")
+    assert status.status == 1
+    assert "retention.ms" in json.dumps(status.document["problems"])
