@@ -17,7 +17,16 @@ from pathlib import Path
 
 import structlog
 
-from . import command_line, crash_loop, crash_points, fuzz, glance_races, outbox_race, poison
+from . import (
+    command_line,
+    crash_loop,
+    crash_points,
+    fuzz,
+    glance_races,
+    mutations,
+    outbox_race,
+    poison,
+)
 from .proof import Proof, Run
 
 PROOFS: tuple[Proof, ...] = (
@@ -28,6 +37,7 @@ PROOFS: tuple[Proof, ...] = (
     poison.PROOF,
     fuzz.PROOF,
     command_line.PROOF,
+    mutations.PROOF,
 )
 
 
