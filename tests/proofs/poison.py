@@ -17,7 +17,7 @@ from itertools import islice
 from random import Random
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, and_
 
 from metaledger.projector.folds import Fact, Step
 from metaledger.projector.intake import Rules
@@ -267,7 +267,7 @@ def _assert_images(
             table.name: list(streamed(engine, table, table.c.image_id.in_(ids)))
             for table in IMAGE_TABLES
         }
-        of_images = anomalies.c.aggregate_id.in_(ids)
+        of_images = and_(anomalies.c.aggregate_kind == "image", anomalies.c.aggregate_id.in_(ids))
         # Of gaps the oracle knows nothing.
         no_gap = anomalies.c.kind != "aggregate_gap"
         found["anomalies"] = list(streamed(engine, anomalies, of_images, no_gap))
