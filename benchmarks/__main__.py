@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import codec, embedded, glance, projecting
+from . import codec, embedded, glance, projecting, relay
 from .benchmark import Bench, Benchmark, Figure, Size, report
 
 BENCHMARKS: tuple[Benchmark, ...] = (
@@ -22,6 +22,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     *embedded.BENCHMARKS,
     *glance.BENCHMARKS,
     *projecting.BENCHMARKS,
+    *relay.BENCHMARKS,
 )
 
 

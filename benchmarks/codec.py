@@ -15,14 +15,12 @@ from metaledger.schemas.catalogue import latest
 from metaledger.schemas.codec import Codec
 from metaledger.schemas.events import Event, recorded
 from metaledger.schemas.jsonform import parse_line, to_json
-from metaledger.schemas.meta import Context
 
 from .benchmark import Bench, Benchmark, Figure, Promise, Size, figure
-from .history import history
+from .history import CONTEXT, history
 
 _CODEC = Codec()
 _FRAME_BYTES = 10
-_CONTEXT = Context(service="benchmark", host="here")
 
 
 def _encode(bench: Bench) -> Figure:
@@ -60,7 +58,7 @@ def _for_each(function: Callable[[Any], object], each: Iterable[Any]) -> None:
 
 def _parse_and_encode(lines: list[str], events: list[Event]) -> None:
     for line, told in zip(lines, events, strict=True):
-        draft = parse_line(line, _CONTEXT)
+        draft = parse_line(line, CONTEXT)
         number, meta = draft.number, told.meta
         assert number is not None
         _CODEC.encode(

@@ -28,12 +28,11 @@ from metaledger.schemas.events import Draft, Event
 from metaledger.schemas.identity import system_clock
 from metaledger.schemas.jsonform import to_json
 from metaledger.schemas.log.embedded import create_embedded_log
-from metaledger.schemas.meta import Context
 from metaledger.schemas.times import time_text
 from metaledger.services import cli
 
 from .benchmark import Bench, Benchmark, Figure, Promise, Size, figure
-from .history import history
+from .history import CONTEXT, history
 
 _BATCH = 5_000
 _INSERT = "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -128,7 +127,7 @@ def _p99_of_appends(ledger: Path, events: Iterator[Event]) -> float:
     with closing(create_embedded_log(ledger)) as log:
         administration.install(log.engine)
         for told in events:
-            draft = Draft(data=told.data, aggregate=told.meta.aggregate, context=_CONTEXT)
+            draft = Draft(data=told.data, aggregate=told.meta.aggregate, context=CONTEXT)
             started = time.perf_counter()
             with log.transaction() as connection:
                 log.append_in(connection, outbox.number(connection, [draft]))
@@ -149,8 +148,6 @@ def _projector(ledger: Path, read_model: Path) -> Iterator[None]:
         finally:
             process.terminate()
 
-
-_CONTEXT = Context(service="benchmark", host="here")
 
 BENCHMARKS = (
     Benchmark(

@@ -18,8 +18,9 @@ from metaledger.schemas.image import (
     PropertyChange,
     SnapshotUploaded,
 )
-from metaledger.schemas.meta import Meta
+from metaledger.schemas.meta import Context, Meta
 
+CONTEXT = Context(service="benchmark", host="here")
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 

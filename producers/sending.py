@@ -11,7 +11,6 @@ a run without holes that begins with what was not acknowledged.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import NamedTuple
 
 from metaledger.schemas.log import Outcome, Position, Refused
@@ -26,7 +25,6 @@ class Waiting(NamedTuple):
     epoch: int
     stream_seq: int
     event_id: str
-    occurred_at: datetime
     value_bytes: int
 
 

@@ -46,7 +46,7 @@ class ProducerSettings:
 class RelaySettings:
     """How a relay works. Ages and times in seconds."""
 
-    batch_rows_max: int = 1_000
+    batch_rows_max: int = 5_000
     batch_bytes_max: int = 8_000_000
     # Two light statements four times a second are nothing to a database, and lag stays below 1 s.
     poll_interval_s: float = 0.25

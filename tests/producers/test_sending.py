@@ -8,14 +8,12 @@ from hypothesis import strategies as st
 from metaledger.producers.sending import Sent, Waiting, sendable, settle
 from metaledger.schemas.log import Outcome, Position, Refused, Unsent
 
-from .kit import START
-
 ANY = 10**9
 ANSWERS = st.sampled_from([Position(0, 0), Position(0, 0), Unsent("away"), Refused("too large")])
 
 
 def row(aggregate: str, epoch: int, seq: int, *, id_: int, stream: str = "own") -> Waiting:
-    return Waiting(id_, aggregate, stream, epoch, seq, f"{id_}", START, 100)
+    return Waiting(id_, aggregate, stream, epoch, seq, f"{id_}", 100)
 
 
 def ids(rows: Sequence[Waiting]) -> list[int]:
