@@ -23,9 +23,10 @@ from metaledger.producers import administration
 from metaledger.producers.database import open_database
 from metaledger.producers.tables import outbox
 from metaledger.schemas.log.kafka import KafkaSettings, create_topic, open_kafka_log
+from metaledger.schemas.tables.ledger import checkpoints
 from tests.servers import choice
 from tests.servers.interface import Broker, Postgres, Server
-from tests.store.readmodels import engine_of, store_of
+from tests.store.readmodels import engine_of, rows, store_of
 
 from .daemons import Daemon
 from .expected import assert_told
@@ -139,8 +140,10 @@ class Plant:
             time.sleep(0.2)
 
     def _positions(self) -> dict[int, int]:
-        with store_of(self.read_model) as store:
-            return dict(store.positions(range(_PARTITIONS)))
+        # Before a projector has bound the log, none of them is there.
+        with engine_of(self.read_model) as engine:
+            found = {row["log_partition"]: row["next_offset"] for row in rows(engine, checkpoints)}
+        return {partition: found.get(partition, 0) for partition in range(_PARTITIONS)}
 
     def _rows_waiting(self) -> int:
         # A relay tells of itself for ever.
