@@ -4,7 +4,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import Engine, event, insert
+from sqlalchemy import Engine, event, insert, select
 from sqlalchemy.orm import Session
 
 from metaledger.producers import administration
@@ -169,6 +169,18 @@ def test_a_counter_tells_the_first_touch_from_the_next(service: Service) -> None
     with service.engine.begin() as connection:
         counter = service.outbox.lock(connection, ["image:a"])["image:a"]
     assert (counter.seq, counter.is_new, counter.unrecorded) == (2, False, False)
+
+
+def test_a_lock_tells_what_others_did_since_the_transaction_began(service: Service) -> None:
+    """Under MariaDB's repeatable read a plain read of the counter would not."""
+    with service.engine.connect() as connection:
+        connection.execute(select(changes)).all()
+        service.commit_change("a", "1")
+        counter = service.outbox.lock(connection, ["image:a"])["image:a"]
+        assert (counter.seq, counter.is_new) == (1, False)
+        service.outbox.record(connection, [draft("a", "2")])
+        connection.commit()
+    assert numbers(service.waiting()) == [("image:a", 1, 1), ("image:a", 1, 2)]
 
 
 def test_a_file_of_drafts_costs_few_statements(service: Service) -> None:
