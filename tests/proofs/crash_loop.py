@@ -56,6 +56,8 @@ _ROUND_S = 30.0
 _DRAIN_S = 180.0
 # What a daemon may end with by itself: something could not be reached when it started.
 _UNREACHABLE = 3
+# By us; with SIGTERM where it came before anybody listened to it.
+_KILLED = (-signal.SIGKILL, -signal.SIGTERM)
 
 
 @dataclass
@@ -126,8 +128,7 @@ class Plant:
         """Ends the shops, and waits until all that they committed is projected."""
         for shop in self.shops:
             shop.stop()
-            # Signalled before it could listen it ends as well.
-            assert shop.status in {0, -signal.SIGKILL, -signal.SIGTERM}, shop.told()
+            assert shop.status in {0, *_KILLED}, shop.told()
         self._until(lambda: self._rows_waiting() == 0)
         ends = open_kafka_log(self.topic).bounds()
         self._until(lambda: all(at >= ends[n][1] for n, at in self._positions().items()))
@@ -183,7 +184,7 @@ def check(run: Run) -> None:
             run.say(f"{time.monotonic() - began:4.0f} s: {events} events, each there once")
         for daemon in made.daemons:
             daemon.stop()
-            assert daemon.status in {0, -signal.SIGTERM, _UNREACHABLE}, daemon.told()
+            assert daemon.status in {0, *_KILLED, _UNREACHABLE}, daemon.told()
         run.say(f"{made.repeats()} records came twice and were dropped; what was done:")
         for what, times in sorted(made.done.items()):
             run.say(f"    {times:4} {what}")

@@ -356,7 +356,7 @@ PROOF = Proof(
     name="poison",
     promise="one bad record in a hundred harms no other image, and all is mended afterwards",
     unit="records",
-    short=30_000,
+    short=20_000,
     long=1_000_000,
     check=check,
 )
