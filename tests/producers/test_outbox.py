@@ -266,10 +266,15 @@ def test_what_is_no_url_is_refused_without_repeating_it(url: str) -> None:
     assert "secret" not in str(raised.value)
 
 
-def test_what_cannot_be_reached_is_named_without_its_secrets() -> None:
-    engine = open_database(
-        "postgresql+psycopg2://u:secret@127.0.0.1:1/db?password=secret&sslpassword=secret"
-    )
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg2://u:secret@127.0.0.1:1/db?password=secret&sslpassword=secret",
+        "mysql+pymysql://u:secret@127.0.0.1:1/db?password=secret",
+    ],
+)
+def test_what_cannot_be_reached_is_named_without_its_secrets(url: str) -> None:
+    engine = open_database(url)
     with pytest.raises(Unreachable) as raised:
         administration.status(engine)
     assert "secret" not in str(raised.value)
