@@ -7,20 +7,14 @@ import pytest
 
 from metaledger.schemas.log.embedded import EmbeddedLog, create_embedded_log
 
-from .kit import DATABASES, FailingLog, Service, changes, sqlite_url
+from .kit import DATABASES, FailingLog, Service, serving
 
 
 @pytest.fixture(params=DATABASES)
 def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
     """A service whose database has an outbox."""
-    name = request.param
-    url = sqlite_url(tmp_path) if name == "sqlite" else request.getfixturevalue(f"{name}_url")
-    made = Service(url)
-    changes.metadata.create_all(made.engine)
-    made.install()
-    yield made
-    for engine in made.engines:
-        engine.dispose()
+    with serving(request, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

@@ -124,6 +124,20 @@ class Service:
         administration.install(self.engine, clock=self.clock)
 
 
+@contextmanager
+def serving(request: pytest.FixtureRequest, folder: Path) -> Iterator[Service]:
+    """A service whose database, of the kind that the fixture's parameter says, has an outbox."""
+    name = request.param
+    made = Service(
+        sqlite_url(folder) if name == "sqlite" else request.getfixturevalue(f"{name}_url")
+    )
+    changes.metadata.create_all(made.engine)
+    made.install()
+    yield made
+    for engine in made.engines:
+        engine.dispose()
+
+
 def on(*databases: ParameterSet) -> pytest.MarkDecorator:
     """Runs a test with `service` on these databases alone."""
     return pytest.mark.parametrize("service", databases, indirect=True)

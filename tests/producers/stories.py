@@ -5,13 +5,16 @@ errors, how often it tried, what it then reads. Nothing in it knows whether even
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import pytest
+from _pytest.mark import ParameterSet
 from oslo_db.api import wrap_db_retry
 from oslo_db.sqlalchemy import enginefacade
 from sqlalchemy import (
+    URL,
     Column,
     Connection,
     Engine,
@@ -19,6 +22,7 @@ from sqlalchemy import (
     QueuePool,
     String,
     Table,
+    create_engine,
     event,
     insert,
     select,
@@ -29,7 +33,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from ..servers.process import wait_until
-from .kit import Service, changes, draft
+from .kit import DATABASES, MARIADB, POSTGRESQL, SQLITE, Service, changes, draft
 
 Story = Callable[["Shop"], list[str]]
 IMAGES = ("a", "b", "c")
@@ -48,14 +52,16 @@ class Shop:
 
     service: Service
     emits: bool
-    engines: list[Engine] = field(default_factory=list)
+
+    @property
+    def url(self) -> URL:
+        return self.service.engine.url
 
     def engine(self, **options: object) -> Engine:
         """One whose pool hands out the same few connections again."""
-        made = self.service.new_engine(
-            poolclass=QueuePool, pool_size=4, max_overflow=0, pool_timeout=5, **options
-        )
-        self.engines.append(made)
+        pool = {"poolclass": QueuePool, "pool_size": 4, "max_overflow": 0, "pool_timeout": 5}
+        made = create_engine(self.url, **pool, **options)
+        self.service.engines.append(made)
         return made
 
     def change(self, target: Connection | Session, image: str, value: str) -> None:
@@ -66,6 +72,13 @@ class Shop:
     def emit(self, target: Connection | Session, image: str, value: str) -> None:
         if self.emits:
             self.service.emitter.emit(target, [draft(image, value)])
+
+    def change_wrongly(self, target: Connection) -> None:
+        """Breaks a constraint."""
+        target.execute(insert(stock), {"image": "a", "value": "again"})
+
+    def read(self, target: Connection) -> None:
+        target.execute(select(stock)).all()
 
     def prepare(self) -> None:
         """The shop as it is at first, whatever happened in it before."""
@@ -126,8 +139,8 @@ def deadlock(shop: Shop) -> list[str]:
 def retried_deadlock(shop: Shop) -> list[str]:
     """The same through oslo.db, which runs the loser again."""
     facade = enginefacade.transaction_context()
-    facade.configure(connection=shop.service.engine.url.render_as_string(hide_password=False))
-    shop.engines.append(facade.writer.get_engine())
+    facade.configure(connection=shop.url.render_as_string(hide_password=False))
+    shop.service.engines.append(facade.writer.get_engine())
     met, attempts = threading.Barrier(2), list[str]()
 
     @wrap_db_retry(max_retries=5, retry_interval=0.01, retry_on_deadlock=True)
@@ -156,7 +169,7 @@ def serialisation_failure(shop: Shop) -> list[str]:
 
     def attempt(value: str, *, overtaken: bool) -> None:
         with noting(notes), engine.connect() as connection:
-            begin_to_read(connection)
+            begin_to_read(shop, connection)
             if overtaken:
                 with engine.begin() as other:
                     shop.change(other, "a", "theirs")
@@ -188,11 +201,11 @@ def snapshot_engine(shop: Shop) -> Engine:
     return engine
 
 
-def begin_to_read(connection: Connection) -> None:
+def begin_to_read(shop: Shop, connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
         # Its driver begins no transaction to read.
         connection.exec_driver_sql("BEGIN")
-    connection.execute(select(stock)).all()
+    shop.read(connection)
 
 
 def savepoints(shop: Shop) -> list[str]:
@@ -208,7 +221,7 @@ def savepoints(shop: Shop) -> list[str]:
         try:
             with connection.begin_nested():
                 shop.change(connection, "b", "2")
-                connection.execute(insert(stock), {"image": "a", "value": "again"})
+                shop.change_wrongly(connection)
         except IntegrityError as error:
             notes.append(type(error).__name__)
         shop.change(connection, "a", "2")
@@ -315,3 +328,25 @@ _OPEN = {
     " JOIN information_schema.processlist ON id = trx_mysql_thread_id"
     " WHERE db = DATABASE() AND id <> connection_id()",
 }
+
+
+# SQLite has one writer and no server that ends a connection; MariaDB checks nothing at the commit.
+_ON: dict[Story, Sequence[ParameterSet]] = {
+    deadlock: (POSTGRESQL, MARIADB),
+    retried_deadlock: (POSTGRESQL, MARIADB),
+    serialisation_failure: DATABASES,
+    savepoints: DATABASES,
+    failed_commit: (SQLITE, POSTGRESQL),
+    lost_connection: (POSTGRESQL, MARIADB),
+    lost_before_the_commit: (POSTGRESQL, MARIADB),
+    lost_with_the_commit: (POSTGRESQL, MARIADB),
+}
+EVERY_STORY = pytest.mark.parametrize(
+    ("story", "service"),
+    [
+        pytest.param(story, *database.values, marks=database.marks)
+        for story, databases in _ON.items()
+        for database in databases
+    ],
+    indirect=["service"],
+)

@@ -6,44 +6,15 @@ Each story runs twice on the same database, without events and with them.
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from .kit import DATABASES, MARIADB, POSTGRESQL, SQLITE, Service, told
+from .kit import Service, told
 from .stories import (
+    EVERY_STORY,
     Shop,
     Story,
     begin_to_read,
-    deadlock,
-    failed_commit,
-    lost_before_the_commit,
-    lost_connection,
-    lost_with_the_commit,
-    retried_deadlock,
-    savepoints,
     seen,
-    serialisation_failure,
     snapshot_engine,
     still_open,
-)
-
-SERVERS = (POSTGRESQL, MARIADB)
-# SQLite has one writer and no server that ends a connection; MariaDB checks nothing at the commit.
-STORIES = {
-    deadlock: SERVERS,
-    retried_deadlock: SERVERS,
-    serialisation_failure: DATABASES,
-    savepoints: DATABASES,
-    failed_commit: (SQLITE, POSTGRESQL),
-    lost_connection: SERVERS,
-    lost_before_the_commit: SERVERS,
-    lost_with_the_commit: SERVERS,
-}
-EVERY_STORY = pytest.mark.parametrize(
-    ("story", "service"),
-    [
-        pytest.param(story, *database.values, marks=database.marks)
-        for story, databases in STORIES.items()
-        for database in databases
-    ],
-    indirect=["service"],
 )
 
 
@@ -77,7 +48,7 @@ def test_a_conflict_over_a_counter_goes_up_as_the_database_s_own(service: Servic
 
     def overtaken() -> None:
         with engine.connect() as connection:
-            begin_to_read(connection)
+            begin_to_read(shop, connection)
             service.commit_change("a", "1")
             shop.emit(connection, "a", "mine")
             connection.commit()
