@@ -38,6 +38,16 @@ outbox = "{outbox}"
 """
 
 
+# Images may have locations on the web, also on this machine, which Glance refuses by itself.
+WEB_STORE = "enabled_backends = store1:file, store2:file, web:http"
+WEB_HOSTS = """\
+[web]
+[import_filtering_opts]
+allowed_hosts = [127.0.0.1]
+allowed_ports = []
+"""
+
+
 @dataclass(frozen=True)
 class Installation:
     """A configured ledger: what an operator types, and the daemons that an operator starts."""
@@ -122,6 +132,6 @@ def glance(
     databases: tuple[str, str],
 ) -> Iterator[Glance]:
     """A real Glance on PostgreSQL with the one line that loads the ledger."""
-    extra = Extra(database_options=PLUGIN, filters=GATE)
+    extra = Extra(default_options=WEB_STORE, database_options=PLUGIN, text=WEB_HOSTS, filters=GATE)
     with new_glance(extra, databases[0]) as running:
         yield running
