@@ -174,15 +174,18 @@ class Lives:
         """Lives until one has been killed at such a point."""
         while True:
             fate = Fate(kind, self._random.randint(1, self.points[kind]))
-            if self._run(fate) is None:
+            passed = self._run(fate)
+            if passed is None:
                 self.struck[kind] += 1
                 return
+            # It had fewer such points than another before it.
+            self.points[kind] = max(1, passed[kind])
 
     def come_through(self) -> int:
         """A life that nobody kills; gives how many events the read model then rightly has."""
         passed = self._run(Fate())
         assert passed is not None
-        self.points |= passed
+        self.points = Counter({**self.points, **passed})
         return assert_told(self.place.read_model, told_by(self.place.service))
 
     def _run(self, fate: Fate) -> Counter[str] | None:
