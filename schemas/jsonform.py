@@ -19,6 +19,10 @@ from metaledger.schemas.times import shown, time_text
 
 _TOP = ("type", "meta", "data")
 _NUMBER = ("stream_id", "epoch", "stream_seq")
+# Nine arrays and maps of 10,000 elements (`writing.ELEMENTS_MAX`), and the few fields around them.
+_SEPARATORS_MAX = 100_000
+# A value is one string, or two where it has a key, and each has two of them.
+_QUOTES_MAX = 4 * _SEPARATORS_MAX
 _CONTEXT = tuple(field.name for field in fields(Context))
 
 
@@ -63,6 +67,8 @@ def plain(value: Raw) -> Raw:
 
 
 def _load(line: str) -> dict[str, Raw]:
+    if len(line) > _SEPARATORS_MAX and _has_too_many_values(line):
+        raise InvalidEvent("", expected="an event", got="JSON of too many values")
     try:
         top = _DECODER.decode(line)
     except RecursionError:
@@ -76,6 +82,21 @@ def _load(line: str) -> dict[str, Raw]:
     except ValueError as error:
         raise InvalidEvent("", expected="a JSON object", got=str(error)) from error
     return as_object(top)
+
+
+def _has_too_many_values(line: str) -> bool:
+    """Whether it would become more values than an event has; they take 20 times their bytes."""
+    if _separators(line) <= _SEPARATORS_MAX:
+        return False
+    # What stands in strings does not count; an escaped quotation mark ends none of them.
+    bare = line.replace("\\\\", "").replace('\\"', "")
+    if bare.count('"') > _QUOTES_MAX:
+        return True
+    return _separators("".join(bare.split('"')[::2])) > _SEPARATORS_MAX
+
+
+def _separators(text: str) -> int:
+    return sum(map(text.count, ",[{"))
 
 
 def _members(pairs: Sequence[tuple[str, Raw]]) -> dict[str, Raw] | RepeatedKey:

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from metaledger.schemas.codec import Codec
 from metaledger.schemas.errors import InvalidEvent
 from metaledger.schemas.events import Draft, Event, StreamNumber, recorded
-from metaledger.schemas.image import ImageDeleted, Mode
+from metaledger.schemas.image import ImageDeleted, ImageUpdated, Mode
 from metaledger.schemas.jsonform import parse_line, to_json
 from metaledger.schemas.meta import Context, Origin
 from metaledger.schemas.times import time_text
+from metaledger.schemas.writing import ELEMENTS_MAX
 
 from .samples import AT, UPDATED
 from .strategies import events
@@ -321,7 +322,38 @@ def test_any_change_of_a_line_is_an_event_that_can_be_written_or_an_error(
 
 
 def test_a_long_line_with_one_key_twice_is_refused_quickly() -> None:
-    members = {str(n): "" for n in range(100_000)}
-    line = updated(attributes=members).replace('"99999"', '"99998"')
-    with pytest.raises(InvalidEvent, match="'99998' twice"):
+    members = {str(n): "" for n in range(90_000)}
+    line = updated(attributes=members).replace('"89999"', '"89998"')
+    with pytest.raises(InvalidEvent, match="'89998' twice"):
         parse_line(line, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[" + "[]," * 100_000 + "0]", "[" + '"","a",' * 60_000 + "0]", '{"a":' + '"",' * 300_000],
+    ids=["arrays", "texts", "quotation marks"],
+)
+def test_a_line_of_more_values_than_an_event_has_is_refused_before_they_are_made(
+    value: str,
+) -> None:
+    line = updated(tags="THESE").replace('"THESE"', value)
+    with pytest.raises(InvalidEvent, match="too many values"):
+        parse_line(line, CONTEXT)
+
+
+@pytest.mark.parametrize("text", ["[,{" * 100_000, '\\"[,{' * 50_000, '\\\\\\"",' * 60_000])
+def test_what_stands_in_a_text_is_no_value(text: str) -> None:
+    draft = parse_line(changed(set={"k": text, 'k"': "\\"}), CONTEXT)
+    assert isinstance(draft.data, ImageUpdated)
+    assert draft.data.change.set == {"k": text, 'k"': "\\"}
+
+
+def test_an_event_of_the_most_elements_everywhere_is_read() -> None:
+    texts = [str(n) for n in range(ELEMENTS_MAX)]
+    values: dict[str, None] = dict.fromkeys(texts)
+    change = dict.fromkeys(("removed", "seen", "exempt", "altered"), texts)
+    maps = dict.fromkeys(("set", "before", "after"), values)
+    line = updated(tags=texts, attributes=values, change={"mode": "MERGE", **change, **maps})
+    draft = parse_line(line, CONTEXT)
+    assert isinstance(draft.data, ImageUpdated)
+    assert draft.data.change.altered == tuple(texts)

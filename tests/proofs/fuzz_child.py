@@ -30,7 +30,7 @@ from tests.contract.mutating import Material, mutated
 
 from .fuzz_meter import MEMORY_BYTES_MAX, Meter, resident_bytes
 
-BOX_BYTES = 2 << 20
+BOX_BYTES = 8 << 20
 _LENGTH_BYTES = 8
 # How many inputs may pass before memory that is kept for later ones is given back and counted anew.
 _TRIMMED_EVERY = 1000
@@ -74,7 +74,10 @@ def by_mutation(trials: Trials, chance: int, inputs: int, _: Path) -> None:
     random = Random(chance)
     places = shared_out()
     before = resident_bytes()
-    for _ in range(inputs):
+    for target in TARGETS:
+        for value in target.worst():
+            trials.one(target, value)
+    while trials.tried < inputs:
         target = random.choice(places)
         trials.one(target, mutated(target.material, random))
     grown = resident_bytes() - before

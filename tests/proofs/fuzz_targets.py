@@ -7,7 +7,7 @@ names; what it gives back is usable. Every engine of `fuzz_child` uses these and
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 from metaledger.projector import intake
 from metaledger.schemas.catalogue import BY_FINGERPRINT
+from metaledger.schemas.codec import EVENT_BYTES_MAX
 from metaledger.schemas.errors import ContractError, EventTooLarge, UnknownSchema
 from metaledger.schemas.events import Event, StreamNumber, recorded
 from metaledger.schemas.framing import unframe
@@ -33,6 +34,8 @@ GOLDEN = Path(__file__).parents[1] / "contract" / "golden"
 # A busy machine makes one reading slow; a hostile input makes each.
 _READINGS_MAX = 3
 _ERROR_CHARS_MAX = 300
+# `emit` reads no longer ones (`services.lines`).
+LINE_BYTES_MAX = 7_199_000
 _SUM_BYTES = 32
 _AT = datetime(2026, 11, 21, tzinfo=UTC)
 _CONTEXT = Context(service="emit", host="laptop")
@@ -48,7 +51,7 @@ class Broken(AssertionError):
 class Target:
     """A reader, what must hold of what it gives, and what hostile input for it is made of.
 
-    `share` of a hundred inputs are for it.
+    `share` of a hundred inputs are for it. `worst` are those made to be slow or large.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Target:
     read: Callable[[bytes], Any]
     holds: Callable[[Any], None]
     material: Material = field(repr=False)
+    worst: Callable[[], Iterable[bytes]] = tuple
 
 
 def one_of(target: Target, given: bytes, meter: Meter) -> str:
@@ -192,6 +196,14 @@ def _lines() -> list[bytes]:
     ]
 
 
+def _worst_lines() -> Iterator[bytes]:
+    for part in (b"[],", b"{},", b"1,", b'"",', b'{"":0},', b'{"":0,"":0},', b'"\\u0041",'):
+        yield b"[" + part * (LINE_BYTES_MAX // len(part)) + b"0]"
+    # As much text as an event may have, in its longest forms.
+    for part in (b"\\u0041", b",", b'\\"', b"\\\\"):
+        yield b'{"data":"' + part * EVENT_BYTES_MAX + b'"}'
+
+
 def _headers() -> list[bytes]:
     record = NewRecord(key="image:i", value=b"", sha256=b"x" * 32, event_id=_ID, number=_NUMBER)
     pairs = [name.encode() + b"\n" + value for name, value in kafka_form.headers(record)]
@@ -235,6 +247,7 @@ TARGETS: tuple[Target, ...] = (
         read=_record,
         holds=_event_holds,
         material=Material(_RECORDS, _CLAIMS),
+        worst=lambda: (value for value in ATTACKS.values() if len(value) >= _NAME_BYTES_MAX),
     ),
     Target(
         name="record and checksum",
@@ -256,6 +269,7 @@ TARGETS: tuple[Target, ...] = (
         read=_line,
         holds=_line_holds,
         material=Material(_lines(), _TOKENS),
+        worst=_worst_lines,
     ),
     Target(
         name="key and headers",
