@@ -35,7 +35,6 @@ _EVENTS = {Size.QUICK: 10_000, Size.FULL: 50_000}
 _ROUNDS = {Size.QUICK: 3, Size.FULL: 5}
 # A service's transaction; only the filling, which is not measured.
 _TRANSACTION = 5_000
-_PARTITIONS = 3
 
 
 def _run(bench: Bench) -> Figure:
@@ -134,7 +133,7 @@ def _database() -> Iterator[Engine]:
 def _log() -> Iterator[tuple[KafkaSettings, KafkaLog]]:
     with running(new_broker) as broker:
         settings = KafkaSettings(bootstrap=broker.bootstrap, topic="metaledger")
-        create_topic(settings, partitions=_PARTITIONS, replication=1)
+        create_topic(settings, replication=1)
         yield settings, open_kafka_log(settings)
 
 

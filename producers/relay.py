@@ -4,7 +4,8 @@ One round, and what a crash behind each step leaves:
 
 1. Read rows that are committed and wait (`drain`), and decide which may go (`sending`).
 2. Append them and wait for the log's answers. Behind this, the next relay sends them again: a
-   repeat, known by its `event_id`.
+   repeat, known by its `event_id`. Where more waits, the next round's rows are read meanwhile, as
+   if these were sent; unless all of them were, that is forgotten.
 3. In one transaction: renew the lease, delete exactly what was acknowledged, note how far each
    aggregate is sent. A relay that lost its lease meanwhile changes nothing here, and stops.
 
@@ -16,7 +17,8 @@ No broker's library is imported: the log comes as a LogWriter, made in this proc
 fork).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from threading import Event as Flag
@@ -32,13 +34,13 @@ from metaledger.producers.database import reading
 from metaledger.producers.guard import described
 from metaledger.producers.lease import Lease, LeaseLost
 from metaledger.producers.outbox import Outbox
-from metaledger.producers.sending import Plan, Sent, Settled, sendable, settle
+from metaledger.producers.sending import Plan, Sent, Settled, Waiting, sendable, settle
 from metaledger.producers.settings import RelaySettings
 from metaledger.schemas.errors import MetaledgerError
 from metaledger.schemas.events import Draft
 from metaledger.schemas.identity import Clock, system_clock
 from metaledger.schemas.ledger import SourceProgressed
-from metaledger.schemas.log import LogWriter
+from metaledger.schemas.log import LogWriter, NewRecord, Outcome, Position
 
 _log = structlog.get_logger("metaledger.relay")
 
@@ -75,11 +77,13 @@ OnReport = Callable[[Report], None]
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """What a round is going to send, and where the aggregates stand."""
+    """What a round is going to send, and where the aggregates stand. `more`: there is more."""
 
     plan: Plan
+    records: Sequence[NewRecord]
     sent: dict[str, Sent]
     stream_id: str
+    more: bool
 
 
 class Relay:
@@ -112,25 +116,28 @@ class Relay:
         self._progress_at: datetime | None = None
         # What the row says is not known yet; the first round writes it.
         self._error: str | None = ""
+        # What the last round read beside its sending.
+        self._ahead: _Planned | None = None
         # Since the last report.
         self._sent = 0
         self._retries = 0
 
     def round(self) -> Round:
         """One round. Raises DBAPIError, LeaseLost (do the next round), and what the log raises."""
+        ahead, self._ahead = self._ahead, None
         if not self._has_lease():
             return Round(standby=True)
-        with reading(self._engine) as connection:
-            planned = self._plan(connection)
-            rows = planned.plan.rows
-            records = drain.read_records(connection, rows)
-        outcomes = self._writer.append(records) if records else ()
+        planned = ahead or self._read()
+        rows = planned.plan.rows
+        outcomes, ahead = self._append(planned)
         settled = settle(rows, outcomes, planned.sent, stream_id=planned.stream_id)
         self._settle(settled, planned.plan)
         self._sent += len(settled.acknowledged)
         unsent = next(iter(settled.unsent), None)
         if unsent is None:
             self._note(None)
+        if len(settled.acknowledged) == len(rows):
+            self._ahead = ahead
         reported = unsent is None and self._report(planned.stream_id)
         return Round(
             sent=len(settled.acknowledged),
@@ -210,27 +217,63 @@ class Relay:
     def _next_renewal(self, now: datetime) -> datetime:
         return now + timedelta(seconds=self._settings.lease_s / 3)
 
-    def _plan(self, connection: Connection) -> _Planned:
-        source = read_stream(connection)
+    def _append(self, planned: _Planned) -> tuple[Sequence[Outcome], _Planned | None]:
+        """The log's answers, and what was read beside it if there is more."""
+        if not planned.records:
+            return (), None
+        if not planned.more:
+            return self._writer.append(planned.records), None
+        # Left when the log has answered, whatever the reading comes to.
+        with ThreadPoolExecutor(max_workers=1) as sender:
+            answers = sender.submit(self._writer.append, planned.records)
+            try:
+                ahead = self._read(planned)
+            except (DBAPIError, PoolTimeout, MetaledgerError):
+                # The next round reads for itself, and meets it if it is still there.
+                ahead = None
+            return answers.result(), ahead
+
+    def _read(self, under_way: _Planned | None = None) -> _Planned:
+        """What can be sent next, beside what is under way and as if that was taken."""
+        taken = under_way.plan.rows if under_way else ()
+        with reading(self._engine) as connection:
+            source = read_stream(connection)
+            expected: Mapping[str, Sent] = {}
+            if under_way:
+                all_taken = [Position(0, 0)] * len(taken)
+                settled = settle(taken, all_taken, under_way.sent, stream_id=source.stream_id)
+                expected = settled.sent
+            plan, sent, more = self._plan(connection, source.stream_id, taken, expected)
+            records = drain.read_records(connection, plan.rows)
+        return _Planned(plan, records, sent, source.stream_id, more)
+
+    def _plan(
+        self,
+        connection: Connection,
+        stream_id: str,
+        taken: Sequence[Waiting],
+        expected: Mapping[str, Sent],
+    ) -> tuple[Plan, dict[str, Sent], bool]:
         rows_max, bytes_max = self._settings.batch_rows_max, self._settings.batch_bytes_max
+        rows_max += len(taken)
+        ids = {row.id for row in taken}
         seen = drain.read_waiting(connection, self._clock(), rows_max=rows_max)
-        sent = dict(seen.sent)
-        plan = sendable(seen.rows, sent, stream_id=source.stream_id, bytes_max=bytes_max)
+        rows = [row for row in seen.rows if row.id not in ids]
+        sent = {**seen.sent, **expected}
+        plan = sendable(rows, sent, stream_id=stream_id, bytes_max=bytes_max)
         if plan.gaps:
             found = drain.read_whole(connection, plan.gaps, rows_max=rows_max)
-            rows = [
-                *(row for row in seen.rows if row.aggregate not in plan.gaps),
-                *found.rows,
-            ]
-            sent |= found.sent
+            rows = [row for row in rows if row.aggregate not in plan.gaps]
+            rows += [row for row in found.rows if row.id not in ids]
+            sent = {**sent, **found.sent, **expected}
             plan = sendable(
                 rows,
                 sent,
-                stream_id=source.stream_id,
+                stream_id=stream_id,
                 whole=frozenset(plan.gaps),
                 bytes_max=bytes_max,
             )
-        return _Planned(plan, sent, source.stream_id)
+        return plan, sent, len(seen.rows) >= rows_max or len(plan.rows) < len(rows)
 
     def _settle(self, settled: Settled, plan: Plan) -> None:
         held = {**plan.gaps, **settled.refused}

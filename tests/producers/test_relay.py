@@ -80,6 +80,19 @@ def test_small_batches_arrive_too(service: Service, log: EmbeddedLog, writer: Fa
     assert_runs_without_holes(log)
 
 
+def test_what_was_read_ahead_is_forgotten_where_the_log_did_not_take_what_is_before_it(
+    service: Service, log: EmbeddedLog, writer: FailingLog
+) -> None:
+    fill(service)
+    relay = new_relay(service, writer, batch_rows_max=2)
+    writer.unsent = True
+    assert relay.round().unsent
+    writer.unsent = False
+    relay.drain()
+    assert len(logged_events(log)) == 6
+    assert_runs_without_holes(log)
+
+
 def test_it_sends_what_was_committed_late_and_a_cursor_would_lose(
     service: Service, log: EmbeddedLog, writer: FailingLog
 ) -> None:
