@@ -345,6 +345,26 @@ def test_a_location_is_counted_and_its_url_recorded_nowhere(
     assert b"file://" not in tables
 
 
+def test_a_value_that_the_ledger_cannot_hold_is_altered_and_named(
+    hooked_glance: Glance, begin: Begin
+) -> None:
+    client = hooked_glance.client()
+    steps = begin(key="v")
+    steps.new()
+    answer = client.patch(steps.image_id, [add("nul", "a\0b")])
+    if hooked_glance.database_url.startswith("postgresql"):
+        assert answer.status >= 400
+        assert steps.new() == []
+        return
+    assert answer.status == 200
+    (change,) = changes(recorded(hooked_glance.database_url, steps.image_id))
+    assert change.set["nul"] == "a\ufffdb"
+    assert change.altered == ("nul",)
+    steps.read_model.catch_up()
+    assert steps.read_model.properties(steps.image_id) == {"key": "v", "nul": "a\ufffdb"}
+    assert steps.read_model.anomalies(steps.image_id) == ["value_altered"]
+
+
 def test_a_refused_request_leaves_no_event(hooked_glance: Glance, begin: Begin) -> None:
     client = hooked_glance.client()
     steps = begin(name="kept")
