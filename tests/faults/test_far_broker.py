@@ -1,4 +1,4 @@
-"""A broker that is slow or whose answers are lost: what was sent is there, once for who reads."""
+"""A broker that is slow, gone, or loses answers: what was sent is there, once for who reads."""
 
 import json
 import signal
@@ -145,6 +145,21 @@ def test_a_slow_broker_is_waited_for(metaledger, home, network, configured):
     assert metaledger(*options, "project").status == 0
     [live] = metaledger("--json", "image", "show", "i-1").document["properties"]
     assert (live["key"], live["value"]) == ("k", "29")
+
+
+def test_a_broker_that_was_killed_is_waited_for(metaledger, start, home, broker, topic, configured):
+    options = configured(send_timeout_s=2)
+    relay, projector = start(*options, "relay"), start(*options, "project", "--follow")
+    emit_into(home / "spool.db", "a")
+    wait_for(lambda: metaledger("image", "show", "a").status == 0)
+    broker.kill()
+    emit_into(home / "spool.db", "b")
+    for daemon, word in ((relay, "not sent"), (projector, "projector.retries")):
+        wait_for(lambda daemon=daemon, word=word: word in daemon.stderr.readline())
+    broker.start()
+    wait_for(lambda: metaledger("image", "show", "b").status == 0)
+    assert records_in(topic) == 3  # and how the source is
+    assert [daemon.poll() for daemon in (relay, projector)] == [None, None]
 
 
 def test_a_relay_that_was_frozen_and_overtaken_does_no_harm(
