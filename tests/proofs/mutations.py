@@ -89,7 +89,7 @@ def _fault(folder: Path, mutation: Mutation) -> str | None:
     _copy(tree)
     # Outside of a repository, and with the context that is left where code has moved.
     applied = subprocess.run(
-        ["git", "apply", "-C1", "--recount", str(mutation.patch)],
+        ["git", "apply", "-C1", str(mutation.patch)],
         cwd=tree,
         env={**os.environ, "GIT_CEILING_DIRECTORIES": str(folder)},
         capture_output=True,
