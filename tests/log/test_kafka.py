@@ -131,6 +131,19 @@ def test_a_topic_that_got_more_partitions_is_refused_while_it_is_open(
         read_all(reader)
 
 
+def test_a_topic_that_was_made_anew_is_refused_before_the_metadata_tells(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topics, "METADATA_AGE_MAX_MS", 3_600_000)
+    create_topic(kafka.settings, partitions=1, replication=1)
+    with closing(kafka.open().writer()) as writer:
+        writer.append(interleaved(keys=1, each=3))
+        kafka.remove()
+        create_topic(kafka.settings, partitions=1, replication=1)
+        with pytest.raises(LogRefused, match="made anew"):
+            writer.append([record("image:0", 4)])
+
+
 class NotUtf8(str):
     """A header's name as only a hostile client sends it."""
 
