@@ -14,7 +14,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import codec, embedded, glance, projecting, relay
+from . import (
+    codec,
+    embedded,
+    glance,
+    projecting,
+    projecting_embedded,
+    projecting_eventsourcing,
+    projecting_group,
+    relay,
+    scale,
+)
 from .benchmark import Bench, Benchmark, Figure, Size, report
 
 BENCHMARKS: tuple[Benchmark, ...] = (
@@ -22,7 +32,11 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     *embedded.BENCHMARKS,
     *glance.BENCHMARKS,
     *projecting.BENCHMARKS,
+    *projecting_group.BENCHMARKS,
+    *projecting_eventsourcing.BENCHMARKS,
+    *projecting_embedded.BENCHMARKS,
     *relay.BENCHMARKS,
+    *scale.BENCHMARKS,
 )
 
 

@@ -1,11 +1,14 @@
 """Read models for the benchmarks: empty ones, the rows of one batch by batch, and a bare COPY."""
 
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from io import StringIO
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, select, text
@@ -44,7 +47,7 @@ class Batch:
 
     records: int
     next_offset: int
-    last_recorded_at: datetime
+    last_recorded_at: datetime | str
     rows: Mapping[Table, Sequence[Row]]
 
 
@@ -62,10 +65,13 @@ def new_read_model(postgres: Postgres) -> Iterator[Engine]:
 
 
 def rows_by_batch(engine: Engine, *, batch_records: int) -> list[Batch]:
-    """All rows of a read model of one partition; a row comes with the event that it names."""
+    """All rows of a read model of one partition; a row comes with the event that it names.
+
+    SQLite's as the driver gives and takes them, PostgreSQL's as Python values.
+    """
     with writing(engine, 1).begin() as connection:
         found = {table: _rows(connection, table) for table in FILLED}
-    events = found[ledger_events]
+    events = sorted(found[ledger_events], key=itemgetter(1))
     offset_of = {row[2]: row[1] for row in events}
     last = {f"image:{row[0]}": offset_of[row[-1]] for row in found[images]}
     offset_by = {
@@ -88,8 +94,9 @@ def rows_by_batch(engine: Engine, *, batch_records: int) -> list[Batch]:
 
 
 def _rows(connection: Connection, table: Table) -> list[Row]:
-    statement = select(table).order_by(*table.primary_key.columns)
-    return [tuple(row) for row in connection.execute(statement)]
+    if connection.dialect.name == "sqlite":
+        return list(connection.exec_driver_sql(f"SELECT * FROM {table.name}").cursor.fetchall())
+    return [tuple(row) for row in connection.execute(select(table))]
 
 
 def write(connection: Connection, batch: Batch) -> None:
@@ -148,3 +155,22 @@ def _digest(engine: Engine, place: str) -> tuple[int, str]:
     with engine.connect() as connection:
         rows, digest = connection.execute(text(statement)).one()
         return rows, digest
+
+
+def compare_files(bare: Path, ours: Path) -> None:
+    """As `compare`, of two SQLite files."""
+    with closing(sqlite3.connect(ours)) as connection:
+        connection.execute("ATTACH ? AS bare", (str(bare),))
+        for table in (*SHARED_TABLES, *TABLES):
+            if table is read_model:
+                continue
+            counts = [
+                connection.execute(f"SELECT count(*) FROM {place}.{table.name}").fetchone()
+                for place in ("main", "bare")
+            ]
+            differ = connection.execute(
+                f"SELECT count(*) FROM "
+                f"(SELECT * FROM main.{table.name} EXCEPT SELECT * FROM bare.{table.name})"
+            ).fetchone()
+            if counts[0] != counts[1] or differ != (0,):
+                raise RuntimeError(f"{table.name} differs: {counts}, {differ[0]} rows")
