@@ -101,8 +101,8 @@ esac
 
 status=0
 if [ -d tests/producers ]; then
-    say "the producers on SQLAlchemy 2.0"
-    .venv-sa20/bin/python -P -m pytest tests/producers || status=$?
+    say "the producers and the hook on SQLAlchemy 2.0"
+    .venv-sa20/bin/python -P -m pytest tests/producers tests/glance/test_{watch,same_story}.py || status=$?
 fi
 say "all tests on SQLAlchemy $(.venv/bin/python -c 'import sqlalchemy; print(sqlalchemy.__version__)')"
 .venv/bin/pytest || status=$?
