@@ -34,6 +34,7 @@ _ENDED_SQLSTATES = ("40001", "40P01", "08", "57P0")
 # InnoDB's deadlock (which rolls back all); server gone, connection lost, shutdown.
 _ENDED_MYSQL = frozenset({1213, 2006, 2013, 1053})
 _ENDED_SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED")
+_LOCK_TIMEOUT_SQLSTATE, _LOCK_TIMEOUT_MYSQL = "55P03", 1205
 # PostgreSQL: the transaction was aborted before we came, and its commit will be a rollback.
 _ABORTED_SQLSTATE = "25P02"
 
@@ -41,13 +42,13 @@ _ABORTED_SQLSTATE = "25P02"
 class Guard:
     """Shields a service from the errors of what runs inside. `count` of them went by so far.
 
-    `make_up(connection, aggregates)` is called after an error was swallowed: it notes down that
-    these aggregates lack a change. It runs in the service's transaction too, so it may raise only
-    what ended that.
+    `make_up(connection, aggregates, error)` is called after an error was swallowed: it notes down
+    that these aggregates lack a change. It runs in the service's transaction too, so it may raise
+    only what ended that.
     """
 
     def __init__(
-        self, *, strict: bool, make_up: Callable[[Connection, Sequence[str]], None]
+        self, *, strict: bool, make_up: Callable[[Connection, Sequence[str], Exception], None]
     ) -> None:
         self.count = 0
         self._strict = strict
@@ -105,7 +106,7 @@ class Guard:
             raise Unrecorded(
                 f"the change was not recorded, and `strict` is set: {described(error)}"
             ) from error
-        self._make_up(connection, aggregates)
+        self._make_up(connection, aggregates, error)
 
     def _doom(self, connection: Connection) -> None:
         transaction = connection.get_transaction()
@@ -164,6 +165,17 @@ def ended_transaction(
     if connection.closed or connection.invalidated:
         return True
     return any(_ends(cause, connection.dialect.name) for cause in _causes(error, handled))
+
+
+def is_lock_timeout(connection: Connection, error: BaseException) -> bool:
+    """Whether the database gave up to wait for a lock, and left the transaction as it was."""
+    is_mysql = connection.dialect.name in {"mysql", "mariadb"}
+    return any(
+        cause.args[:1] == (_LOCK_TIMEOUT_MYSQL,)
+        if is_mysql
+        else _sqlstate(cause) == _LOCK_TIMEOUT_SQLSTATE
+        for cause in _causes(error, None)
+    )
 
 
 def described(error: BaseException) -> str:

@@ -31,7 +31,7 @@ from sqlalchemy import Connection, insert
 from metaledger.producers import counters
 from metaledger.producers.counters import Counter
 from metaledger.producers.gathering import is_autocommit
-from metaledger.producers.guard import Guard, attempt
+from metaledger.producers.guard import Guard, attempt, is_lock_timeout
 from metaledger.producers.memory import Memory
 from metaledger.producers.numbering import MENDING, Numbered, Numbering, require_storable
 from metaledger.producers.room import Room
@@ -176,11 +176,12 @@ class Outbox:
         since = counter.unrecorded_since or self._memory.since(name)
         return replace(counter, unrecorded_since=since)
 
-    def _make_up(self, connection: Connection, aggregates: Sequence[str]) -> None:
+    def _make_up(self, connection: Connection, aggregates: Sequence[str], error: Exception) -> None:
         """After an error was undone: marks the aggregates in the database, else in memory."""
         self._memory.give_back(connection)
         self._memory.missed(max(1, len(aggregates)))
-        if is_autocommit(connection):
+        # A mark would wait for the same lock, as long again (50 s is MariaDB's default).
+        if is_autocommit(connection) or is_lock_timeout(connection, error):
             self._memory.remember(aggregates, self._clock())
             return
         if not aggregates:

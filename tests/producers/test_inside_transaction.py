@@ -26,6 +26,10 @@ class Own(Exception):
 
 
 DEADLOCKS = {"postgresql": "OperationalError: 40P01", "mysql": "OperationalError: 1213"}
+PATIENCE = {
+    "postgresql": "SET LOCAL lock_timeout = '500ms'",
+    "mysql": "SET SESSION innodb_lock_wait_timeout = 1",
+}
 WAITING = {
     "postgresql": "SELECT count(*) FROM pg_stat_activity"
     " WHERE wait_event_type = 'Lock' AND datname = current_database()",
@@ -285,6 +289,26 @@ def test_a_deadlock_at_the_commit_gives_the_pool_a_clean_connection(service: Ser
         with engine.begin() as connection:
             connection.execute(insert(changes), {"image": "next", "value": "1"})
     assert told(service.waiting()) == service.values()[:2]
+
+
+@on(POSTGRESQL, MARIADB)
+def test_a_lock_that_nobody_gives_back_is_waited_for_once(service: Service) -> None:
+    """Its mark would wait for the same lock as long again, and the service with it."""
+    patience = PATIENCE[service.engine.dialect.name]
+    impatient = service.new_engine()
+    event.listen(impatient, "begin", lambda connection: connection.exec_driver_sql(patience))
+    seen_: list[str] = []
+    event.listen(impatient, "before_cursor_execute", lambda *args: seen_.append(args[2]))
+    with service.engine.begin() as holder:
+        service.outbox.lock(holder, ["image:a"])
+        with impatient.begin() as connection:
+            service.change(connection, "a", "1")
+    assert service.values() == [("a", "1")]
+    assert service.waiting() == []
+    assert len([it for it in seen_ if "INSERT INTO metaledger_counters" in it]) == 1
+    service.commit_change("b", "1")
+    assert service.waiting()[-1].meta.missed == 1
+    assert [it.aggregate for it in service.status().unrecorded] == ["image:a"]
 
 
 @on(SQLITE)
