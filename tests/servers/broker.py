@@ -127,10 +127,10 @@ class FarBroker(LocalBroker):
             "PLAINTEXT:PLAINTEXT,FAR:PLAINTEXT,CONTROLLER:PLAINTEXT\n"
         )
 
-    def start(self) -> None:
+    def start(self) -> None:  # type: ignore[explicit-override]
         self.network.open()
         super().start()
 
-    def close(self) -> None:
+    def close(self) -> None:  # type: ignore[explicit-override]
         super().close()
         self.network.close()

@@ -2,7 +2,8 @@
 
 It runs as an unprivileged user, listens on loopback only, and does not sync: a commit goes to the
 operating system (`innodb-flush-log-at-trx-commit=2`), so a killed process loses nothing of it, only
-a dead machine would. All else is as it comes: repeatable read, and deadlocks are detected.
+a dead machine would. Its transactions are those of MariaDB 10.11: repeatable read, without snapshot
+isolation.
 """
 
 import itertools

@@ -95,7 +95,7 @@ class LocalPostgres(LocalServer):
     def crash(self) -> None:
         self._end(signal.SIGQUIT)
 
-    def kill(self) -> None:
+    def kill(self) -> None:  # type: ignore[explicit-override]
         # Its children end when they notice, and until then it cannot be started again.
         children = self._children()
         super().kill()
@@ -107,15 +107,15 @@ class LocalPostgres(LocalServer):
         if not gone:
             raise ServerFailed("PostgreSQL's children outlive it")
 
-    def pause(self) -> None:
+    def pause(self) -> None:  # type: ignore[explicit-override]
         super().pause()  # first, so that it makes no new children
         self._signal_children(signal.SIGSTOP)
 
-    def resume(self) -> None:
+    def resume(self) -> None:  # type: ignore[explicit-override]
         self._signal_children(signal.SIGCONT)
         super().resume()
 
-    def _end(self, how: signal.Signals) -> None:
+    def _end(self, how: signal.Signals) -> None:  # type: ignore[explicit-override]
         self._signal_children(signal.SIGCONT)  # a frozen one would not notice
         super()._end(how)
 
