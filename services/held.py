@@ -13,8 +13,8 @@ import msgspec
 from metaledger.schemas.events import Draft, StreamNumber, Written
 from metaledger.schemas.meta import Context, Origin
 
-# What more than that takes goes to the disk; a few ten thousand events.
-_MEMORY_BYTES_MAX = 64_000_000
+# Beyond that they go to the disk: some ten thousand events.
+_MEMORY_BYTES_MAX = 16_000_000
 _LENGTH_BYTES = 4
 
 

@@ -8,7 +8,6 @@ run.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 
 from metaledger.producers import administration
@@ -17,14 +16,16 @@ from metaledger.producers.relay import Relay
 from metaledger.producers.settings import RelaySettings
 from metaledger.producers.spool import Spool
 from metaledger.schemas.errors import EventTooLarge, Unreachable
-from metaledger.schemas.events import Draft
+from metaledger.schemas.events import Draft, Written
 from metaledger.schemas.log import Refused
 from metaledger.schemas.log.embedded import create_embedded_log
 from metaledger.services.parts import codec_of, open_log, producer_settings, relay_owner
 from metaledger.services.settings import EmbeddedLedger, KafkaLedger, Settings, ledger_of
 
-# Some 5 MB of events; large enough that statements cost little, small enough to be held.
+# Some 5 MB of usual events; large enough that statements cost little, small enough to be held.
 _CHUNK_EVENTS = 5_000
+# Those that are not usual have up to 900,000 bytes each.
+_CHUNK_BYTES = 16_000_000
 # Nobody waits for an operator's spool, so it reports no progress.
 _RELAY = RelaySettings(progress_interval_s=None)
 # Another command may be at the same spool; one that died there holds its lease for 45 s.
@@ -110,6 +111,15 @@ def _drain(relay: Relay) -> None:
 
 
 def _chunks(drafts: Iterable[Draft]) -> Iterator[list[Draft]]:
-    source = iter(drafts)
-    while chunk := list(islice(source, _CHUNK_EVENTS)):
+    chunk: list[Draft] = []
+    size = 0
+    for draft in drafts:
+        # What an operator decides is not written yet, and small.
+        added = len(draft.data.value) if isinstance(draft.data, Written) else 0
+        if len(chunk) == _CHUNK_EVENTS or (chunk and size + added > _CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(draft)
+        size += added
+    if chunk:
         yield chunk

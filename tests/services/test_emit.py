@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,18 @@ def test_all_that_a_line_says_is_appended_wherever_it_was_held(
     assert metaledger("emit", file_of(home / "f.jsonl", *told)).status == 0
     appended = metaledger("--json", "events").document
     assert [{name: one[name] for name in ("type", "meta", "data")} for one in appended] == told
+
+
+def test_a_file_larger_than_the_memory_it_may_take_is_appended(home, start):
+    with (home / "f.jsonl").open("w") as file:
+        for n in range(120):
+            file.write(json.dumps(registered(f"i-{n}", name="x" * 800_000)) + "\n")
+    process = start("emit", "f.jsonl")
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    # 96 MB of events; the process takes some 70 without any.
+    assert usage.ru_maxrss < 180_000
 
 
 def test_a_file_that_is_no_ledger_is_refused(metaledger, home):
