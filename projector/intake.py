@@ -27,6 +27,7 @@ _NAME_BYTES_MAX = 1000
 _ERROR_CHARS_MAX = 2000
 _INT32_MAX = (1 << 31) - 1
 _INT64_MAX = (1 << 63) - 1
+_DECISIONS = frozenset((GapAccepted, RecordSkipped))
 _TIMED = frozenset(
     event
     for event in EVENTS
@@ -66,7 +67,7 @@ class Rules:
     topic_id: str
     deployment_id: str = "default"
     # NTP keeps hosts within milliseconds; a minute is a clock that nobody keeps.
-    clock_skew_max_s: float = 60.0
+    clock_skew_max: timedelta = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +162,7 @@ def judge(event: Event, data: bytes, *, next_seq: int, known: Known | None) -> V
 
 def is_skewed(event: Event, recorded_at: datetime, rules: Rules) -> bool:
     """Whether the event's time is later than a clock can honestly be."""
-    limit = timedelta(seconds=rules.clock_skew_max_s)
-    return event.meta.occurred_at - recorded_at > limit
+    return event.meta.occurred_at - recorded_at > rules.clock_skew_max
 
 
 def valid_time(
@@ -181,7 +181,7 @@ def is_foreign(event: Event, rules: Rules) -> bool:
 
 def is_decision(event: Event | None) -> bool:
     """Whether an operator decided something, which acts although the aggregate is parked."""
-    return event is not None and isinstance(event.data, GapAccepted | RecordSkipped)
+    return event is not None and type(event.data) in _DECISIONS
 
 
 def _harmless(error: str) -> str:

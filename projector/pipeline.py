@@ -24,7 +24,7 @@ from metaledger.schemas.errors import UnknownSchema, Unstorable
 from metaledger.schemas.identity import Clock
 from metaledger.schemas.log import LogReader, LogRecord
 
-# A poll's share of a batch: 500 records at the cap of 900,000 bytes are 450 MB, and 5,000 are not
+# A poll's share of a batch: 500 records at the cap of 900,000 bytes are 450 MB, and 2,000 are not
 # to be held at once.
 _POLL_RECORDS_MAX = 500
 # How long a loop may not hear of its stop.
@@ -44,7 +44,9 @@ class Settings:
     deployment_id: str = "default"
     group: str | None = None
     clock_skew_max_s: float = 60.0
-    batch_records_max: int = 5_000
+    # A registration becomes 20 rows: with 5,000 records a batch, and another one in flight, a
+    # projector took 385 MB.
+    batch_records_max: int = 2_000
     batch_bytes_max: int = 32_000_000
     batch_time_max_s: float = 0.5
     poison_share_max: float = 0.5

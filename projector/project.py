@@ -9,6 +9,7 @@ checks first, and which it drops after an error. Several may run at once, with a
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from threading import Event as Flag
 
 from structlog import get_logger
@@ -115,7 +116,7 @@ def _projector(
     rules = Rules(
         topic_id=log.topic_id,
         deployment_id=settings.deployment_id,
-        clock_skew_max_s=settings.clock_skew_max_s,
+        clock_skew_max=timedelta(seconds=settings.clock_skew_max_s),
     )
     run = Pipeline(store, codec, rules=rules, settings=settings, clock=clock)
     _refuse_other_history(run.positions(range(log.partitions)), log.bounds())

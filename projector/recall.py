@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping
 from metaledger.projector.intake import Known
 from metaledger.projector.memory import Memory
 
-# A state of ten properties has some 2 kB stored, and five times that as objects: 12 MB are 6,000
-# images in 60 MB.
-_BYTES_MAX = 12_000_000
+# A state of ten properties has some 2 kB stored, and five times that as objects: 8 MB are 4,000
+# images in 40 MB.
+_BYTES_MAX = 8_000_000
 
 
 class Recall:

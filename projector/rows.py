@@ -5,7 +5,8 @@ is merged; what was written before and is to go is removed, and what came and we
 never was.
 """
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -34,16 +35,23 @@ class Rows:
     """Gathers a batch's rows."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, dict[Key, tuple[Row | None, bool]]] = {}
+        # None: the row is to go.
+        self._rows: defaultdict[str, dict[Key, Row | None]] = defaultdict(dict)
+        # What no earlier batch has written, which is what a key's first change in this one says.
+        self._new: defaultdict[str, set[Key]] = defaultdict(set)
         self._events: list[Values] = []
 
     def put(self, table: str, row: Row, *, is_new: bool) -> None:
         """The row as it is now, with all its columns."""
-        self._set(table, _KEYS[table](row), row, is_new=is_new)
+        rows = self._rows[table]
+        key = _KEYS[table](row)
+        if is_new and key not in rows:
+            self._new[table].add(key)
+        rows[key] = row
 
     def remove(self, table: str, key: Key) -> None:
         """The row is to go, whoever wrote it."""
-        self._set(table, key, None, is_new=False)
+        self._rows[table][key] = None
 
     def event(self, item: Read, fact: Fact) -> None:
         """An event was admitted."""
@@ -70,16 +78,12 @@ class Rows:
 
     def changes(self) -> dict[str, Change]:
         """All of it, table by table."""
-        changes = {table: _change(table, rows) for table, rows in self._rows.items()}
+        changes = {
+            table: _change(table, rows, self._new[table]) for table, rows in self._rows.items()
+        }
         if self._events:
             changes[ledger_events.name] = Change(copied=self._events)
         return changes
-
-    def _set(self, table: str, key: Key, row: Row | None, *, is_new: bool) -> None:
-        rows = self._rows.setdefault(table, {})
-        earlier = rows.get(key)
-        # Whether the table has the key is what its first change in the batch says.
-        rows[key] = (row, is_new if earlier is None else earlier[1])
 
 
 def quarantine_row(item: Read, *, parks: bool) -> Row:
@@ -113,13 +117,13 @@ def _coordinates(item: Read) -> Row:
     }
 
 
-def _change(table: str, rows: dict[Key, tuple[Row | None, bool]]) -> Change:
+def _change(table: str, rows: Mapping[Key, Row | None], new: Collection[Key]) -> Change:
     values = _VALUES[table]
     change = Change()
-    for key, (row, is_new) in rows.items():
+    for key, row in rows.items():
         if row is not None:
-            (change.copied if is_new else change.merged).append(values(row))
-        elif not is_new:
+            (change.copied if key in new else change.merged).append(values(row))
+        elif key not in new:
             change.removed.append(key)
     return change
 

@@ -5,6 +5,7 @@ written into the ledger, and act when the projector meets them there.
 """
 
 import re
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -106,7 +107,7 @@ def release(shell: Shell, aggregate: Aggregate) -> int:
         rules = Rules(
             topic_id=log.topic_id,
             deployment_id=settings.deployment_id,
-            clock_skew_max_s=settings.projector.clock_skew_max_s,
+            clock_skew_max=timedelta(seconds=settings.projector.clock_skew_max_s),
         )
         released = decisions.release(store, parts.codec_of(settings), rules, aggregate)
 
