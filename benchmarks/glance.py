@@ -105,7 +105,7 @@ def _medians(pairs: list[tuple[float, float]]) -> tuple[float, float]:
 
 def _show_profile(folder: Path) -> None:
     stats = pstats.Stats(str(folder / "profile.prof"))
-    stats.sort_stats("cumulative").print_stats("metaledger", PROFILED_LINES)
+    stats.sort_stats("cumulative").print_stats("/metaledger/(producers|schemas)/", PROFILED_LINES)
     stats.sort_stats("tottime").print_stats(PROFILED_LINES)
 
 

@@ -75,10 +75,11 @@ class Target:
 
 def target_of(statement: ClauseElement, multiparams: Any, params: Any) -> Target | None:  # noqa: ANN401
     """The arguments of `before_execute`, where they change a watched table; else None."""
-    table = getattr(statement, "table", None)
-    if not isinstance(statement, UpdateBase) or not isinstance(table, Table):
+    # Most statements only read.
+    if not isinstance(statement, UpdateBase):
         return None
-    if table.name not in WATCHED:
+    table = getattr(statement, "table", None)
+    if not isinstance(table, Table) or table.name not in WATCHED:
         return None
     return Target(statement, table, multiparams or [params or {}])
 
