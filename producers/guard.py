@@ -29,6 +29,7 @@ from metaledger.schemas.errors import MetaledgerError, Unrecorded
 _log = structlog.get_logger("metaledger.producers")
 
 _SAVEPOINT = "metaledger"
+_MYSQL = frozenset({"mysql", "mariadb"})
 # Serialisation failure, deadlock; the class 08 and 57P0x (shutdown) are lost connections.
 _ENDED_SQLSTATES = ("40001", "40P01", "08", "57P0")
 # InnoDB's deadlock (which rolls back all); server gone, connection lost, shutdown.
@@ -135,7 +136,8 @@ class Attempt:
 
     def release(self) -> None:
         """The body's last step, where the transaction goes on."""
-        if not self.aborted:
+        # MariaDB puts the next one of the name in its place: a round trip less.
+        if not self.aborted and self.connection.dialect.name not in _MYSQL:
             self.connection.exec_driver_sql(f"RELEASE SAVEPOINT {_SAVEPOINT}")
 
 
@@ -169,7 +171,7 @@ def ended_transaction(
 
 def is_lock_timeout(connection: Connection, error: BaseException) -> bool:
     """Whether the database gave up to wait for a lock, and left the transaction as it was."""
-    is_mysql = connection.dialect.name in {"mysql", "mariadb"}
+    is_mysql = connection.dialect.name in _MYSQL
     return any(
         cause.args[:1] == (_LOCK_TIMEOUT_MYSQL,)
         if is_mysql
@@ -191,7 +193,7 @@ def _ends(error: BaseException, dialect: str) -> bool:
     sqlstate = _sqlstate(error)
     if dialect == "sqlite":
         return str(getattr(error, "sqlite_errorname", "")).startswith(_ENDED_SQLITE)
-    if dialect in {"mysql", "mariadb"}:
+    if dialect in _MYSQL:
         return bool(error.args) and error.args[0] in _ENDED_MYSQL
     return sqlstate is not None and sqlstate.startswith(_ENDED_SQLSTATES)
 
