@@ -102,8 +102,8 @@ class Outbox:
     def lock(self, connection: Connection, aggregates: Collection[str]) -> Mapping[str, Counter]:
         """Takes the aggregates' counters, in sorted order, until the transaction ends.
 
-        Before-images are read after this, by locking reads; nobody else adds an event of these
-        aggregates meanwhile. A counter that was not there begins with `seq` 0 (`is_new`).
+        Before-images are read after this, on MariaDB by locking reads; nobody else adds an event of
+        these aggregates meanwhile. A counter that was not there begins with `seq` 0 (`is_new`).
         """
         require_storable(aggregates)
         taken = counters.take(connection, dict.fromkeys(aggregates, 0)).counters
