@@ -94,7 +94,9 @@ def take(connection: Connection, increments: Mapping[str, int]) -> Taken:
     dialect = connection.dialect
     taken: list[Any]
     if dialect.insert_executemany_returning:
-        taken = list(connection.execute(_RETURNING_UPSERTS[dialect.name], rows))
+        # SQLAlchemy cuts a list into batches, which takes it longer than a statement of one row.
+        given = rows[0] if len(rows) == 1 else rows
+        taken = list(connection.execute(_RETURNING_UPSERTS[dialect.name], given))
         source = _stream(taken[0])
     else:  # MySQL, and SQLite before 3.35
         connection.execute(_UPSERTS[dialect.name], rows)
