@@ -38,6 +38,7 @@ from metaledger.producers.sending import Plan, Sent, Settled, Waiting, sendable,
 from metaledger.producers.settings import RelaySettings
 from metaledger.schemas.errors import MetaledgerError
 from metaledger.schemas.events import Draft
+from metaledger.schemas.garbage import uncollected
 from metaledger.schemas.identity import Clock, system_clock
 from metaledger.schemas.ledger import SourceProgressed
 from metaledger.schemas.log import LogWriter, NewRecord, Outcome, Position
@@ -122,6 +123,7 @@ class Relay:
         self._sent = 0
         self._retries = 0
 
+    @uncollected()
     def round(self) -> Round:
         """One round. Raises DBAPIError, LeaseLost (do the next round), and what the log raises."""
         ahead, self._ahead = self._ahead, None
