@@ -126,9 +126,9 @@ class Relay:
     @uncollected()
     def round(self) -> Round:
         """One round. Raises DBAPIError, LeaseLost (do the next round), and what the log raises."""
-        ahead, self._ahead = self._ahead, None
         if not self._has_lease():
             return Round(standby=True)
+        ahead, self._ahead = self._ahead, None
         planned = ahead or self._read()
         rows = planned.plan.rows
         outcomes, ahead = self._append(planned)
@@ -209,6 +209,9 @@ class Relay:
         now = self._clock()
         if self._renew_at is not None and now < self._renew_at:
             return True
+        # Another may have had it since, and sent what was read: to note that once more would set
+        # the aggregates back.
+        self._ahead = None
         with self._engine.begin() as connection:
             taken = self._lease.take(connection)
         if taken and self._renew_at is None:

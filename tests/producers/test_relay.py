@@ -93,6 +93,24 @@ def test_what_was_read_ahead_is_forgotten_where_the_log_did_not_take_what_is_bef
     assert_runs_without_holes(log)
 
 
+def test_what_was_read_ahead_is_forgotten_where_another_had_the_lease_since(
+    service: Service, log: EmbeddedLog, writer: FailingLog
+) -> None:
+    """It sleeps between two rounds; meanwhile another sends it all, and gives the lease up."""
+    for value in "1234":
+        service.commit_change("a", value)
+    first, second = (
+        new_relay(service, writer, owner=name, batch_rows_max=1) for name in ("first", "second")
+    )
+    assert first.round().sent == 1
+    service.clock.add(46)
+    second.drain()
+    service.commit_change("a", "5")
+    first.drain()
+    assert service.status().held_aggregates == 0
+    assert told(logged_events(log)) == [("a", value) for value in "12345"]
+
+
 def test_it_sends_what_was_committed_late_and_a_cursor_would_lose(
     service: Service, log: EmbeddedLog, writer: FailingLog
 ) -> None:
