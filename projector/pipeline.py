@@ -145,13 +145,13 @@ class Pipeline:
 
     def step(self) -> None:
         """Hands over the next batch; where none came in time, waits for the last to land."""
-        with _uncollected():
-            handed_over, unknown = self._next()
+        handed_over, unknown = self._next()
         if unknown is not None or not handed_over:
             self.land()
         if unknown is not None:
             raise unknown
 
+    @uncollected()
     def _next(self) -> tuple[int, UnknownSchema | None]:
         """How many records were handed over. None of them is held on return: the next search for
         garbage would go through all that they became, a twentieth of the time.
