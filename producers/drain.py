@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
+    Cast,
     ColumnElement,
     Connection,
     Insert,
     any_,
     cast,
     delete,
+    exists,
     func,
     or_,
     select,
@@ -55,10 +57,22 @@ class Totals:
     held_reason: str | None
 
 
-def read_waiting(connection: Connection, now: datetime, *, rows_max: int) -> Seen:
-    """At most rows_max rows that may be sendable, roughly the oldest ones; without held ones."""
+def read_waiting(
+    connection: Connection, now: datetime, *, rows_max: int, beside: Sequence[int] = ()
+) -> Seen:
+    """At most rows_max rows that may be sendable, roughly the oldest ones, without held ones and
+    beside those with these ids.
+    """
     offered = or_(sent.c.held_until.is_(None), sent.c.held_until <= now)
-    return _seen(connection, _WAITING.where(offered).order_by(outbox.c.id).limit(rows_max))
+    query = _WAITING.where(offered).order_by(outbox.c.id)
+    if beside and connection.dialect.name == "postgresql":
+        others = func.unnest(_array(beside)).table_valued("id")
+        query = query.where(~exists().where(others.c.id == outbox.c.id))
+        return _seen(connection, query.limit(rows_max))
+    seen = _seen(connection, query.limit(rows_max + len(beside)))
+    ids = set(beside)
+    rows = [row for row in seen.rows if row.id not in ids]
+    return Seen(rows[:rows_max], seen.sent)
 
 
 def read_whole(connection: Connection, aggregates: Collection[str], *, rows_max: int) -> Seen:
@@ -85,7 +99,7 @@ def read_records(connection: Connection, rows: Sequence[Waiting]) -> list[NewRec
     query = select(outbox.c.id, outbox.c.value, outbox.c.sha256)
     for ids in _among(connection, [row.id for row in rows]):
         found = connection.execute(query.where(ids))
-        content |= {id_: (value, sha256) for id_, value, sha256 in found}
+        content |= {id_: (value, sha256) for id_, value, sha256 in found.all()}
     if len(content) < len(rows):
         raise LeaseLost("rows that were to be sent are gone: another relay has sent them")
     return [
@@ -156,10 +170,11 @@ def read_totals(connection: Connection) -> Totals:
 def _seen(connection: Connection, query: Any) -> Seen:  # noqa: ANN401 (a Select of any columns)
     rows: list[Waiting] = []
     states: dict[str, Sent] = {}
-    for row in connection.execute(query):
-        rows.append(Waiting(*row[: len(Waiting._fields)]))
-        if row.sent_epoch is not None:
-            states[row.aggregate] = Sent(row.sent_epoch, row.sent_seq, row.held_until is not None)
+    for *waiting, epoch, seq, held_until in connection.execute(query).all():
+        row = Waiting(*waiting)
+        rows.append(row)
+        if epoch is not None:
+            states[row.aggregate] = Sent(epoch, seq, held_until is not None)
     return Seen(rows, states)
 
 
@@ -167,10 +182,14 @@ def _among(connection: Connection, ids: Sequence[int]) -> Iterator[ColumnElement
     """Conditions that together name these rows."""
     if connection.dialect.name == "postgresql":
         # One parameter, whatever their number: a statement of 500 takes longer to make than to run.
-        yield outbox.c.id == any_(cast(list(ids), postgresql.ARRAY(BigInteger)))
+        yield outbox.c.id == any_(_array(ids))
         return
     for part in _chunks(ids):
         yield outbox.c.id.in_(part)
+
+
+def _array(ids: Sequence[int]) -> Cast[Any]:
+    return cast(list(ids), postgresql.ARRAY(BigInteger))
 
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:

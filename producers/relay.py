@@ -260,14 +260,13 @@ class Relay:
         expected: Mapping[str, Sent],
     ) -> tuple[Plan, dict[str, Sent], bool]:
         rows_max, bytes_max = self._settings.batch_rows_max, self._settings.batch_bytes_max
-        rows_max += len(taken)
         ids = {row.id for row in taken}
-        seen = drain.read_waiting(connection, self._clock(), rows_max=rows_max)
-        rows = [row for row in seen.rows if row.id not in ids]
+        seen = drain.read_waiting(connection, self._clock(), rows_max=rows_max, beside=list(ids))
+        rows = seen.rows
         sent = {**seen.sent, **expected}
         plan = sendable(rows, sent, stream_id=stream_id, bytes_max=bytes_max)
         if plan.gaps:
-            found = drain.read_whole(connection, plan.gaps, rows_max=rows_max)
+            found = drain.read_whole(connection, plan.gaps, rows_max=rows_max + len(ids))
             rows = [row for row in rows if row.aggregate not in plan.gaps]
             rows += [row for row in found.rows if row.id not in ids]
             sent = {**sent, **found.sent, **expected}
