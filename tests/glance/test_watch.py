@@ -537,3 +537,27 @@ def strict_engine(service: Service, monkeypatch: pytest.MonkeyPatch) -> Engine:
     chosen = replace(settings.load(), strict=True)
     monkeypatch.setattr(settings, "load", lambda: chosen)
     return create_engine(with_plugin(service.url))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        '"\\"\\\\\' %s :x {}[],\\u0041\\n\\',
+        "".join(map(chr, range(1, 32))) + "\x7f\x80\u2028\ufeff\ufffe",
+        "\u202e\U0001f4be \U0010ffff e\u0301 \u00e9",
+        " a ",
+        "",
+        None,
+    ],
+)
+def test_an_images_columns_are_told_exactly(service: Service, name: str | None) -> None:
+    numbers = {"min_disk": 2**31 - 1, "min_ram": 0}
+    with service.hooked.begin() as connection:
+        row = {"id": ID, "name": name, "status": "queued", "deleted": False, **numbers}
+        connection.execute(insert(IMAGES), {**row, "protected": True})
+        connection.execute(insert(IMAGES), {**row, "id": OTHER})
+    for image_id, protected in ((ID, True), (OTHER, None)):
+        (made,) = service.events(image_id)
+        assert isinstance(made.data, ImageRegistered)
+        assert (made.data.name, made.data.protected) == (name, protected)
+        assert (made.data.min_disk, made.data.min_ram) == tuple(numbers.values())
