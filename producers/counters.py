@@ -6,7 +6,7 @@ a relay that cannot see number n. Rows are written in sorted order, or two write
 aggregates would wait for each other.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy import (
     ScalarSelect,
     and_,
     func,
+    literal_column,
     select,
     text,
     update,
@@ -29,6 +30,8 @@ from metaledger.schemas.errors import UsageError, VersionMismatch
 
 # Of the relay's own events, each of which tells all: a lost one is no lost change.
 PROGRESS_PREFIX = "stream:"
+
+_NOT_INSTALLED = "the outbox is not installed here: run `metaledger outbox install`"
 
 # SQLite's old limit of variables in a statement is 999.
 _IN_LIST_MAX = 500
@@ -70,13 +73,29 @@ class Counter:
 class Taken:
     """Counters by aggregate, and the stream whose numbers they count."""
 
-    stream: Stream
+    stream_id: str
     counters: Mapping[str, Counter]
 
 
 def read_stream(connection: Connection) -> Stream:
     """The stream. Raises UsageError where it is not installed, VersionMismatch, DBAPIError."""
-    return _stream(connection.execute(_SELECT_STREAM).one_or_none())
+    row = connection.execute(_SELECT_STREAM).one_or_none()
+    if row is None:
+        raise UsageError(_NOT_INSTALLED)
+    if row.format_version != FORMAT_VERSION:
+        raise VersionMismatch(
+            f"the outbox's tables have format {row.format_version}, and this build reads and "
+            f"writes {FORMAT_VERSION}: run `metaledger outbox install` of the newer version"
+        )
+    return Stream(stream_id=row.stream_id, epoch=row.epoch)
+
+
+def lock(connection: Connection, aggregates: Collection[str]) -> Mapping[str, Counter]:
+    """Locks the counters, in sorted order, and gives out no number.
+
+    It asks for no stream, so it costs half of `take`: where there is none, `take` says so.
+    """
+    return _by_aggregate(_upserted(connection, _LOCK, dict.fromkeys(aggregates, 0)))
 
 
 def take(connection: Connection, increments: Mapping[str, int]) -> Taken:
@@ -87,29 +106,44 @@ def take(connection: Connection, increments: Mapping[str, int]) -> Taken:
     does.
     """
     if not increments:
-        return Taken(read_stream(connection), {})
+        return Taken(read_stream(connection).stream_id, {})
+    taken = _upserted(connection, _TAKE, increments)
+    stream_id = taken[0].stream_id
+    if stream_id is None:
+        read_stream(connection)
+        # It was installed just now, behind what was taken.
+        raise UsageError(_NOT_INSTALLED)
+    return Taken(stream_id, _by_aggregate(taken))
+
+
+def _upserted(
+    connection: Connection, upsert: "_Upsert", increments: Mapping[str, int]
+) -> list[Any]:
     rows: list[dict[str, Any]] = [
         {"aggregate": name, "seq": increments[name]} for name in sorted(increments)
     ]
+    if not rows:
+        return []
     dialect = connection.dialect
-    taken: list[Any]
     if dialect.insert_executemany_returning:
         # SQLAlchemy cuts a list into batches, which takes it longer than a statement of one row.
         given = rows[0] if len(rows) == 1 else rows
-        taken = list(connection.execute(_RETURNING_UPSERTS[dialect.name], given))
-        source = _stream(taken[0])
-    else:  # MySQL, and SQLite before 3.35
-        connection.execute(_UPSERTS[dialect.name], rows)
-        source, taken = read_stream(connection), []
-        # A locking read: under MySQL's repeatable read a plain one may be stale.
-        for names in _chunks([row["aggregate"] for row in rows]):
-            which = counters.c.aggregate.in_(names)
-            taken += connection.execute(select(*_COUNTER).where(which).with_for_update()).all()
-    found = {
+        return list(connection.execute(upsert.returning[dialect.name], given))
+    # MySQL, and SQLite before 3.35
+    connection.execute(upsert.plain[dialect.name], rows)
+    found: list[Any] = []
+    # A locking read: under MySQL's repeatable read a plain one may be stale.
+    for names in _chunks([row["aggregate"] for row in rows]):
+        which = counters.c.aggregate.in_(names)
+        found += connection.execute(select(*upsert.columns).where(which).with_for_update()).all()
+    return found
+
+
+def _by_aggregate(rows: Iterable[Any]) -> dict[str, Counter]:
+    return {
         row.aggregate: Counter(seq=row.seq, epoch=row.epoch, unrecorded_since=row.unrecorded_since)
-        for row in taken
+        for row in rows
     }
-    return Taken(source, found)
 
 
 def mark(connection: Connection, aggregates: Collection[str], at: datetime) -> None:
@@ -136,17 +170,6 @@ def unmark(connection: Connection, aggregates: Collection[str]) -> None:
         connection.execute(update(counters).where(which).values(unrecorded_since=None))
 
 
-def _stream(row: Any) -> Stream:  # noqa: ANN401 (a Row of any columns, or None)
-    if row is None or row.stream_id is None:
-        raise UsageError("the outbox is not installed here: run `metaledger outbox install`")
-    if row.format_version != FORMAT_VERSION:
-        raise VersionMismatch(
-            f"the outbox's tables have format {row.format_version}, and this build reads and "
-            f"writes {FORMAT_VERSION}: run `metaledger outbox install` of the newer version"
-        )
-    return Stream(stream_id=row.stream_id, epoch=row.stream_epoch)
-
-
 def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(names), _IN_LIST_MAX):
         yield names[start : start + _IN_LIST_MAX]
@@ -158,12 +181,7 @@ _COUNTER = (
     counters.c.seq,
     counters.c.unrecorded_since,
 )
-_STREAM = (
-    stream.c.stream_id,
-    stream.c.epoch.label("stream_epoch"),
-    stream.c.format_version,
-)
-_SELECT_STREAM = select(*_STREAM).where(stream.c.id == 1)
+_SELECT_STREAM = select(stream).where(stream.c.id == 1)
 
 # What an upsert does to a row that is there, in this order: MariaDB assigns from left to right, and
 # what comes later sees what came before. No parameter follows the rows, for PyMySQL makes one
@@ -172,34 +190,64 @@ _CHANGES = (
     ("seq", "CASE WHEN {old}.epoch < {epoch} AND {seq} > 0 THEN {seq} ELSE {old}.seq + {seq} END"),
     ("epoch", "CASE WHEN {old}.epoch < {epoch} AND {seq} > 0 THEN {epoch} ELSE {old}.epoch END"),
 )
+# Writing a row locks it, whatever is written.
+_NO_CHANGES = (("seq", "{old}.seq"),)
 
 
 def _of_stream(column: ColumnElement[Any]) -> ScalarSelect[Any]:
-    """A column of the stream in a statement on counters, which saves its own round trip."""
-    return select(column).where(stream.c.id == 1).scalar_subquery()
+    """A column of the stream in a statement on counters: no round trip of its own, but a third of
+    what the rest of the statement costs. Null where there is none, or one of another format.
+    """
+    of_format = and_(
+        stream.c.id == 1, stream.c.format_version == literal_column(f"{FORMAT_VERSION}")
+    )
+    return select(column).where(of_format).scalar_subquery()
 
 
-def _upsert(dialect: str) -> Insert:
+@dataclass(frozen=True, slots=True)
+class _Upsert:
+    """An upsert of counters by dialect: one that returns these columns, and one that cannot."""
+
+    columns: Sequence[ColumnElement[Any]]
+    plain: Mapping[str, Insert]
+    returning: Mapping[str, Insert]
+
+
+def _upsert(
+    columns: Sequence[ColumnElement[Any]],
+    changes: Sequence[tuple[str, str]],
+    epoch: ColumnElement[int],
+) -> _Upsert:
+    dialects = ("sqlite", "postgresql", *sorted(_MYSQL))
+    plain = {name: _upsert_of(name, changes, epoch) for name in dialects}
+    returning = {name: upsert.returning(*columns) for name, upsert in plain.items()}
+    return _Upsert(columns, plain, returning)
+
+
+def _upsert_of(
+    dialect: str, changes: Sequence[tuple[str, str]], epoch: ColumnElement[int]
+) -> Insert:
     new = "VALUES({})" if dialect in _MYSQL else "excluded.{}"
     names = {"old": counters.name, "epoch": new.format("epoch"), "seq": new.format("seq")}
-    changes = [(column, text(change.format(**names))) for column, change in _CHANGES]
-    # Where there is no stream the caller is told so, and undoes this.
-    epoch = func.coalesce(_of_stream(stream.c.epoch), 0)
+    written = [(column, text(change.format(**names))) for column, change in changes]
     if dialect in _MYSQL:
-        return mysql.insert(counters).values(epoch=epoch).on_duplicate_key_update(changes)
+        return mysql.insert(counters).values(epoch=epoch).on_duplicate_key_update(written)
     # The two dialects' statements are alike, but not of one type.
     conflicting: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
     upsert: Insert = (
         conflicting(counters)
         .values(epoch=epoch)
-        .on_conflict_do_update(index_elements=["aggregate"], set_=dict(changes))
+        .on_conflict_do_update(index_elements=["aggregate"], set_=dict(written))
     )
     return upsert
 
 
 _MYSQL = frozenset({"mysql", "mariadb"})
-_UPSERTS = {name: _upsert(name) for name in ("sqlite", "postgresql", *sorted(_MYSQL))}
-_RETURNING_UPSERTS = {
-    name: upsert.returning(*_COUNTER, *(_of_stream(it).label(it.name) for it in _STREAM))
-    for name, upsert in _UPSERTS.items()
-}
+# An older epoch than any: the first number that is taken sets it.
+_LOCK = _upsert(_COUNTER, _NO_CHANGES, literal_column("0"))
+_TAKE = _upsert(
+    (*_COUNTER, _of_stream(stream.c.stream_id).label("stream_id")),
+    _CHANGES,
+    # Where there is no stream the caller is told so, and undoes this.
+    func.coalesce(_of_stream(stream.c.epoch), literal_column("0")),
+)

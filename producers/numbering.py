@@ -128,7 +128,7 @@ def require_storable(aggregates: Collection[str]) -> None:
 def _numbers(
     drafts: Sequence[Draft], taken: Taken, increments: Mapping[str, int]
 ) -> list[StreamNumber]:
-    stream_id, numbers = taken.stream.stream_id, []
+    stream_id, numbers = taken.stream_id, []
     given = {name: counter.seq - increments[name] for name, counter in taken.counters.items()}
     for draft in drafts:
         number, name = draft.number, draft.aggregate

@@ -106,8 +106,8 @@ class Outbox:
         these aggregates meanwhile. A counter that was not there begins with `seq` 0 (`is_new`).
         """
         require_storable(aggregates)
-        taken = counters.take(connection, dict.fromkeys(aggregates, 0)).counters
-        return {name: self._remembered(name, counter) for name, counter in taken.items()}
+        locked = counters.lock(connection, aggregates)
+        return {name: self._remembered(name, counter) for name, counter in locked.items()}
 
     def number(self, connection: Connection, drafts: Sequence[Draft]) -> list[NewRecord]:
         """The drafts as records, numbered in the given order within each aggregate.
