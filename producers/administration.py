@@ -168,7 +168,7 @@ def reseed(engine: Engine, *, above: int = 0, clock: Clock = system_clock) -> in
     each aggregate counts as unrecorded until its next event mends it. Where the same backup may
     have been restored before, `above` is the highest epoch that the ledger knows. The service may
     run on; it waits while the counters are marked, and transactions that are open now may still
-    number in the old epoch. The new epoch may go to another log.
+    number in the old epoch. The new epoch may go to another log. If broken off, do it again.
     """
     with reached(engine) as connection:
         require_installed(connection)
@@ -176,6 +176,9 @@ def reseed(engine: Engine, *, above: int = 0, clock: Clock = system_clock) -> in
         now = clock()
         connection.execute(update(stream).values(epoch=epoch, epoch_began_at=now))
         connection.execute(update(relay).values(topic_id=None, log_partitions=None))
+    # A hook holds counters and asks for the stream next, which MariaDB locks for it: who held the
+    # stream and asked for counters would end the service's transaction.
+    with reached(engine) as connection:
         mark_all(connection, now)
     return epoch
 

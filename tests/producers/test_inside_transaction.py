@@ -8,6 +8,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
+from metaledger.producers import administration
 from metaledger.producers.guard import ended_transaction
 from metaledger.schemas.errors import OutboxFull, Unrecorded
 from metaledger.schemas.meta import Origin
@@ -435,6 +436,28 @@ def test_several_aggregates_are_locked_in_sorted_order(service: Service) -> None
         service.outbox.record(connection, [draft("a", "one"), draft("b", "one")])
     thread.join()
     assert len(service.waiting()) == 6
+
+
+@on(POSTGRESQL, MARIADB)
+def test_a_reseed_waits_for_who_holds_a_counter_and_ends_nobodys_transaction(
+    service: Service,
+) -> None:
+    service.commit_change("a", "0")
+    waiting = text(WAITING[service.engine.dialect.name])
+    reseeding = threading.Thread(target=administration.reseed, args=(service.engine,))
+    with (
+        service.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watching,
+        service.engine.begin() as connection,
+    ):
+        service.outbox.lock(connection, ["image:a"])
+        reseeding.start()
+        assert wait_until(
+            lambda: bool(watching.scalar(waiting)), alive=reseeding.is_alive, timeout_s=60
+        )
+        service.outbox.record(connection, [draft("a", "one")])
+    reseeding.join()
+    assert service.status().epoch == 2
+    assert told(service.waiting()) == [("a", "0"), ("a", "one")]
 
 
 def test_an_error_that_the_service_is_handling_is_none_of_this_transaction(
