@@ -18,7 +18,7 @@ from metaledger.projector.poison import PoisonLimit
 from metaledger.projector.recall import Recall
 from metaledger.projector.store import Checkpoint, Move, Prepared, Store
 from metaledger.schemas.codec import Codec
-from metaledger.schemas.errors import UnknownSchema, Unstorable
+from metaledger.schemas.errors import OperatorError, UnknownSchema, Unstorable
 from metaledger.schemas.garbage import uncollected
 from metaledger.schemas.identity import Clock
 from metaledger.schemas.log import LogReader, LogRecord
@@ -266,7 +266,18 @@ class Pipeline:
             self._commit([item])
         except Unstorable as error:
             self._forget()
-            self._commit([poisoned(item, Reason.UNSTORABLE, str(error))])
+            self._keep(poisoned(item, Reason.UNSTORABLE, str(error)))
+
+    def _keep(self, poison: Read) -> None:
+        try:
+            self._commit([poison])
+        except Unstorable as error:
+            # Whoever sees Unstorable may go on behind what caused it.
+            position = poison.record.position
+            raise OperatorError(
+                f"the record at {position.partition}/{position.offset} cannot even be put into "
+                f"quarantine: {error}"
+            ) from error
 
     def _commit(self, items: Sequence[Read]) -> None:
         flight = self._fold(items)
