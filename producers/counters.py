@@ -128,7 +128,7 @@ def _upserted(
     if dialect.insert_executemany_returning:
         # SQLAlchemy cuts a list into batches, which takes it longer than a statement of one row.
         given = rows[0] if len(rows) == 1 else rows
-        return list(connection.execute(upsert.returning[dialect.name], given))
+        return [*connection.execute(upsert.returning[dialect.name], given).all()]
     # MySQL, and SQLite before 3.35
     connection.execute(upsert.plain[dialect.name], rows)
     found: list[Any] = []

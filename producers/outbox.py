@@ -208,7 +208,8 @@ def _insert(connection: Connection, numbered: Sequence[Numbered]) -> None:
         for it in numbered
     ]
     if rows:
-        connection.execute(_INSERT, rows)
+        # A list takes SQLAlchemy longer, even of one.
+        connection.execute(_INSERT, rows[0] if len(rows) == 1 else rows)
 
 
 _INSERT = insert(table).inline()
