@@ -33,7 +33,8 @@ def time_text(value: datetime) -> str:
     """The one form that sorts as text: `2026-11-21T13:43:32.516137Z`."""
     if value.tzinfo is None:
         raise ValueError("a naive time has no place in the ledger")
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+    # The offset, `+00:00`, makes way for a Z; strftime would take four times as long.
+    return value.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def shown(value: object) -> str:
