@@ -52,19 +52,17 @@ def compile_fields_reader(
     nodes: Sequence[Mapping[str, Any]], cls: type, classes: Mapping[str, type]
 ) -> Read:
     """The reader of some of a record's fields, which make up one class."""
-    names = tuple(node["name"] for node in nodes)
-    readers = tuple(compile_reader(node["type"], classes) for node in nodes)
-    unknown = set(names).difference(field.name for field in fields(cls))
+    readers = tuple((node["name"], compile_reader(node["type"], classes)) for node in nodes)
+    unknown = {name for name, _ in readers}.difference(field.name for field in fields(cls))
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
-        values: list[Any] = []
+        members: dict[str, Any] = {}
+        name = ""
         try:
-            for reader in readers:
-                value, at = reader(data, at)
-                values.append(value)
+            for name, reader in readers:
+                members[name], at = reader(data, at)
         except Unreadable as flaw:
-            raise Unreadable(f".{names[len(values)]}{flaw}") from None
-        members = dict(zip(names, values, strict=True))
+            raise Unreadable(f".{name}{flaw}") from None
         for name in unknown:
             del members[name]
         return cls(**members), at
@@ -108,7 +106,28 @@ def _read_texts(data: bytes, at: int) -> tuple[tuple[str, ...], int]:
     return tuple(texts), at
 
 
-def _read_map(data: bytes, at: int) -> tuple[dict[str, str | None], int]:
+def _map() -> Read:
+    """A reader of maps. An event tells the same properties two or three times (`set` and `after`,
+    `before` and `after`), so it knows its latest two again by their bytes, which say where they
+    end. That spares a fifth of decoding.
+    """
+    latest: tuple[tuple[bytes, Mapping[str, str | None]], ...] = ()
+
+    def read(data: bytes, at: int) -> tuple[dict[str, str | None], int]:
+        nonlocal latest
+        if not data[at]:
+            return {}, at + 1
+        for known, members in latest:
+            if data.startswith(known, at):
+                return dict(members), at + len(known)
+        members, end = _decode_map(data, at)
+        latest = ((data[at:end], dict(members)), *latest[:1])
+        return members, end
+
+    return read
+
+
+def _decode_map(data: bytes, at: int) -> tuple[dict[str, str | None], int]:
     members: dict[str, str | None] = {}
     count, at = _read_count(data, at)
     total = count
@@ -242,6 +261,7 @@ _INT_LIMIT = 1 << 31
 # Ten bytes hold 64 bits.
 _SHIFT_MAX = 70
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_read_map = _map()
 _PRIMITIVES: dict[str, Read] = {
     "string": _read_text,
     "boolean": _read_boolean,

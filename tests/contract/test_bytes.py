@@ -172,6 +172,20 @@ def test_an_error_does_not_carry_the_data() -> None:
     assert str(caught.value).isprintable()
 
 
+def test_an_event_owes_nothing_to_what_was_read_before_it() -> None:
+    codec = Codec()
+    held = {"os_type": "linux", "os_version": "13"}
+    change = PropertyChange(mode=Mode.PURGE, set=held, before={"os_type": "linux"}, after=held)
+    told = event(ImageUpdated(image_id="a", change=change))
+    encoded = codec.encode(told)
+    first = codec.decode(encoded.value, encoded.sha256)
+    assert isinstance(first.data, ImageUpdated)
+    for found in (first.data.change.set, first.data.change.before, first.data.change.after):
+        assert isinstance(found, dict)
+        found["os_type"] = "changed by whoever read it"
+    assert codec.decode(encoded.value, encoded.sha256) == told
+
+
 def test_a_changed_byte_is_noticed_before_anything_is_decoded() -> None:
     encoded = SINGLE_OBJECT.encode(UPDATED)
     for at in range(0, len(encoded.value), 7):
