@@ -13,7 +13,7 @@ ValueError or OverflowError for what is no text or time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, cast
@@ -23,6 +23,7 @@ from metaledger.schemas.writing import ELEMENTS_MAX, NUL_FOUND, no_integer
 # A node of a schema, as JSON has it.
 Raw = Any
 Read = Callable[[bytes, int], tuple[Any, int]]
+Put = Callable[[object, Any], None]
 
 
 class Unreadable(Exception):
@@ -52,22 +53,52 @@ def compile_fields_reader(
     nodes: Sequence[Mapping[str, Any]], cls: type, classes: Mapping[str, type]
 ) -> Read:
     """The reader of some of a record's fields, which make up one class."""
-    readers = tuple((node["name"], compile_reader(node["type"], classes)) for node in nodes)
-    unknown = {name for name, _ in readers}.difference(field.name for field in fields(cls))
+    known = {field.name: field for field in fields(cls)}
+    steps = tuple(
+        (
+            node["name"],
+            compile_reader(node["type"], classes),
+            _setter(cls, node["name"]) if node["name"] in known else _drop,
+        )
+        for node in nodes
+    )
+    absent = known.keys() - {name for name, _, _ in steps}
+    defaults = tuple((_setter(cls, name), _default(known[name])) for name in absent)
+    new = object.__new__
 
+    # Slot by slot: the constructor of a frozen dataclass takes a quarter of all decoding.
     def read(data: bytes, at: int) -> tuple[Any, int]:
-        members: dict[str, Any] = {}
+        made: Any = new(cls)
         name = ""
         try:
-            for name, reader in readers:
-                members[name], at = reader(data, at)
+            for name, reader, put in steps:  # noqa: B007 (the handler tells it)
+                value, at = reader(data, at)
+                put(made, value)
         except Unreadable as flaw:
             raise Unreadable(f".{name}{flaw}") from None
-        for name in unknown:
-            del members[name]
-        return cls(**members), at
+        for put, default in defaults:
+            put(made, default())
+        return made, at
 
     return read
+
+
+def _setter(cls: type, name: str) -> Put:
+    return cast("Put", getattr(cls, name).__set__)
+
+
+def _drop(_made: object, _value: object) -> None:
+    """What this build does not know."""
+
+
+def _default(field: Field[Any]) -> Callable[[], Any]:
+    """What a field has where the writer did not know it."""
+    if field.default_factory is not MISSING:
+        return field.default_factory
+    if field.default is MISSING:
+        raise TypeError(f"{field.name} has no default, and a schema does not have it")
+    default = field.default
+    return lambda: default
 
 
 def _read_text(data: bytes, at: int) -> tuple[str, int]:
