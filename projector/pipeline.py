@@ -154,7 +154,7 @@ class Pipeline:
     @uncollected()
     def _next(self) -> tuple[int, UnknownSchema | None]:
         """How many records were handed over. None of them is held on return: the next search for
-        garbage would go through all that they became, a twentieth of the time.
+        garbage would go through all that they became, 3 % of the time.
         """
         records = self._gather()
         self._gathered = []

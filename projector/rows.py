@@ -5,8 +5,7 @@ is merged; what was written before and is to go is removed, and what came and we
 never was.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -36,22 +35,24 @@ class Rows:
 
     def __init__(self) -> None:
         # None: the row is to go.
-        self._rows: defaultdict[str, dict[Key, Row | None]] = defaultdict(dict)
+        self._written: dict[str, dict[Key, Row | None]] = {name: {} for name in _ALL}
         # What no earlier batch has written, which is what a key's first change in this one says.
-        self._new: defaultdict[str, set[Key]] = defaultdict(set)
+        self._new: dict[str, dict[Key, Row | None]] = {name: {} for name in _ALL}
         self._events: list[Values] = []
 
     def put(self, table: str, row: Row, *, is_new: bool) -> None:
         """The row as it is now, with all its columns."""
-        rows = self._rows[table]
+        new, written = self._new[table], self._written[table]
         key = _KEYS[table](row)
-        if is_new and key not in rows:
-            self._new[table].add(key)
-        rows[key] = row
+        if key in new or (is_new and key not in written):
+            new[key] = row
+        else:
+            written[key] = row
 
     def remove(self, table: str, key: Key) -> None:
         """The row is to go, whoever wrote it."""
-        self._rows[table][key] = None
+        rows = self._new[table] if key in self._new[table] else self._written[table]
+        rows[key] = None
 
     def event(self, item: Read, fact: Fact) -> None:
         """An event was admitted."""
@@ -79,7 +80,9 @@ class Rows:
     def changes(self) -> dict[str, Change]:
         """All of it, table by table."""
         changes = {
-            table: _change(table, rows, self._new[table]) for table, rows in self._rows.items()
+            table: _change(table, new, self._written[table])
+            for table, new in self._new.items()
+            if new or self._written[table]
         }
         if self._events:
             changes[ledger_events.name] = Change(copied=self._events)
@@ -117,15 +120,13 @@ def _coordinates(item: Read) -> Row:
     }
 
 
-def _change(table: str, rows: Mapping[Key, Row | None], new: Collection[Key]) -> Change:
+def _change(table: str, new: Mapping[Key, Row | None], written: Mapping[Key, Row | None]) -> Change:
     values = _VALUES[table]
-    change = Change()
-    for key, row in rows.items():
-        if row is not None:
-            (change.copied if key in new else change.merged).append(values(row))
-        elif key not in new:
-            change.removed.append(key)
-    return change
+    return Change(
+        copied=[values(row) for row in new.values() if row is not None],
+        merged=[values(row) for row in written.values() if row is not None],
+        removed=[key for key, row in written.items() if row is None],
+    )
 
 
 def _event_values(item: Read, fact: Fact) -> Values:
