@@ -61,7 +61,7 @@ def main() -> int:
         print(f"==> {benchmark.name}", flush=True)
         measured = measure(benchmark, size, cProfile.Profile() if options.profile else None)
         rows.append(row(benchmark, measured))
-        print("   ", rows[-1], flush=True)
+        say(rows[-1])
     print(f"\n{machine()}, {size.value} sizes\n")
     print("| benchmark | what is measured | promised | measured (lowest to highest) | seen | |")
     print("|---|---|---|---|---|---|")
@@ -71,11 +71,15 @@ def main() -> int:
 
 def measure(benchmark: Benchmark, size: Size, profile: cProfile.Profile | None) -> Figure:
     with tempfile.TemporaryDirectory(prefix=f"benchmark-{benchmark.name}-") as folder:
-        say = lambda line: print("   ", line, flush=True)  # noqa: E731
-        measured = benchmark.run(Bench(size=size, folder=Path(folder), profile=profile, say=say))
+        bench = Bench(size=size, folder=Path(folder), profile=profile, say=say)
+        measured = benchmark.run(bench)
     if profile is not None:
         report(profile, Path(f"{benchmark.name}.prof"))
     return measured
+
+
+def say(line: str) -> None:
+    print("   ", line, flush=True)
 
 
 def bound(benchmark: Benchmark) -> str:
