@@ -16,6 +16,7 @@ from sqlalchemy import (
     Connection,
     Insert,
     ScalarSelect,
+    TextualSelect,
     and_,
     func,
     literal_column,
@@ -126,9 +127,9 @@ def _upserted(
         return []
     dialect = connection.dialect
     if dialect.insert_executemany_returning:
-        # SQLAlchemy cuts a list into batches, which takes it longer than a statement of one row.
-        given = rows[0] if len(rows) == 1 else rows
-        return [*connection.execute(upsert.returning[dialect.name], given).all()]
+        if len(rows) == 1:
+            return [*connection.execute(upsert.of_one[dialect.name], rows[0]).all()]
+        return [*connection.execute(upsert.returning[dialect.name], rows).all()]
     # MySQL, and SQLite before 3.35
     connection.execute(upsert.plain[dialect.name], rows)
     found: list[Any] = []
@@ -199,18 +200,24 @@ def _of_stream(column: ColumnElement[Any]) -> ScalarSelect[Any]:
     what the rest of the statement costs. Null where there is none, or one of another format.
     """
     of_format = and_(
-        stream.c.id == 1, stream.c.format_version == literal_column(f"{FORMAT_VERSION}")
+        stream.c.id == literal_column("1"),
+        stream.c.format_version == literal_column(f"{FORMAT_VERSION}"),
     )
     return select(column).where(of_format).scalar_subquery()
 
 
 @dataclass(frozen=True, slots=True)
 class _Upsert:
-    """An upsert of counters by dialect: one that returns these columns, and one that cannot."""
+    """An upsert of counters by dialect: one that returns these columns, and one that cannot.
+
+    `of_one` is what a request nearly always needs, of one row and as text: SQLAlchemy 2.0 compiles
+    an upsert anew each time, which takes as long as the database does.
+    """
 
     columns: Sequence[ColumnElement[Any]]
     plain: Mapping[str, Insert]
     returning: Mapping[str, Insert]
+    of_one: Mapping[str, TextualSelect]
 
 
 def _upsert(
@@ -218,10 +225,15 @@ def _upsert(
     changes: Sequence[tuple[str, str]],
     epoch: ColumnElement[int],
 ) -> _Upsert:
-    dialects = ("sqlite", "postgresql", *sorted(_MYSQL))
-    plain = {name: _upsert_of(name, changes, epoch) for name in dialects}
+    plain = {name: _upsert_of(name, changes, epoch) for name in _DIALECTS}
     returning = {name: upsert.returning(*columns) for name, upsert in plain.items()}
-    return _Upsert(columns, plain, returning)
+    of_one = {
+        name: text(
+            str(upsert.compile(dialect=_DIALECTS[name], column_keys=["aggregate", "seq"]))
+        ).columns(*columns)
+        for name, upsert in returning.items()
+    }
+    return _Upsert(columns, plain, returning, of_one)
 
 
 def _upsert_of(
@@ -243,6 +255,11 @@ def _upsert_of(
 
 
 _MYSQL = frozenset({"mysql", "mariadb"})
+_DIALECTS: dict[str, Any] = {
+    "sqlite": sqlite.dialect(paramstyle="named"),
+    "postgresql": postgresql.psycopg2.dialect(paramstyle="named"),  # type: ignore[no-untyped-call]
+    **dict.fromkeys(sorted(_MYSQL), mysql.dialect(paramstyle="named")),
+}
 # An older epoch than any: the first number that is taken sets it.
 _LOCK = _upsert(_COUNTER, _NO_CHANGES, literal_column("0"))
 _TAKE = _upsert(
