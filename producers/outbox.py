@@ -70,15 +70,16 @@ class Outbox:
         return self._guard.count
 
     def shield(
-        self, connection: Connection, aggregates: Sequence[str]
+        self, connection: Connection, aggregates: Sequence[str], *, once: bool = False
     ) -> AbstractContextManager[None]:
         """Runs the body in a savepoint, in the middle of the service's transaction.
 
         What goes wrong in it is undone and swallowed (then the aggregates are marked unrecorded),
         or raised: unchanged where it ended the transaction, as Unrecorded where `strict` is set,
-        and then the transaction's commit is refused too. Not to be nested.
+        and then the transaction's commit is refused too. `once` says that a transaction does so
+        but once, which makes it cheaper. Not to be nested.
         """
-        return self._guard.shield(connection, aggregates)
+        return self._guard.shield(connection, aggregates, once=once)
 
     @contextmanager
     def shield_commit(self, connection: Connection, aggregates: Sequence[str]) -> Iterator[None]:

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from sqlalchemy import QueuePool, event, insert, text
+from sqlalchemy import QueuePool, bindparam, event, insert, text, update
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
@@ -533,3 +533,49 @@ def test_two_phases_of_a_doomed_transaction_are_refused(service: Service) -> Non
         with pytest.raises(Unrecorded):
             transaction.commit()
     assert service.values() == []
+
+
+def test_a_body_that_did_nothing_has_nothing_to_undo(service: Service) -> None:
+    with service.engine.begin() as connection:
+        connection.execute(insert(changes), {"image": "a", "value": "1"})
+        with service.outbox.shield(connection, ["image:a"]):
+            raise Own
+    assert service.values() == [("a", "1")]
+    assert [it.aggregate for it in service.status().unrecorded] == ["image:a"]
+
+
+def test_what_a_body_did_for_many_rows_at_once_is_undone(service: Service) -> None:
+    images = ["a", "b", "c"]
+    with service.engine.begin() as connection:
+        for image in images:
+            connection.execute(insert(changes), {"image": image, "value": "1"})
+        with service.outbox.shield(connection, []):
+            change = update(changes).where(changes.c.image == bindparam("which"))
+            connection.execute(change.values(value="2"), [{"which": it} for it in images])
+            raise Own
+    assert service.values() == [(image, "1") for image in images]
+
+
+@on(POSTGRESQL)
+def test_what_stands_behind_a_server_side_cursor_is_undone(service: Service) -> None:
+    with service.engine.begin() as connection:
+        connection.execute(insert(changes), {"image": "a", "value": "1"})
+        with service.outbox.shield(connection, []):
+            connection.execute(text("SELECT 1"), execution_options={"stream_results": True}).all()
+            connection.execute(insert(changes), {"image": "b", "value": "1"})
+            raise Own
+    assert service.values() == [("a", "1")]
+
+
+def test_a_savepoint_that_is_left_open_undoes_no_more_than_its_own(service: Service) -> None:
+    with service.engine.begin() as connection:
+        with service.outbox.shield(connection, [], once=True):
+            connection.execute(insert(changes), {"image": "a", "value": "1"})
+        connection.execute(insert(changes), {"image": "b", "value": "1"})
+        with service.outbox.shield(connection, []):
+            connection.execute(insert(changes), {"image": "c", "value": "1"})
+            raise Own
+        with connection.begin_nested() as savepoint:
+            connection.execute(insert(changes), {"image": "d", "value": "1"})
+            savepoint.rollback()
+    assert service.values() == [("a", "1"), ("b", "1")]
