@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, event
 from sqlalchemy.engine import Transaction
 
 from metaledger.schemas.errors import UsageError
@@ -24,7 +24,7 @@ class Gathering(Generic[T]):
         self._write = write
         # The transaction's own object is the key: when it is over, so is what was gathered in it.
         self._gathered = weakref.WeakKeyDictionary[Transaction, list[tuple[frozenset[str], T]]]()
-        self._heard = weakref.WeakSet[Engine]()
+        self._heard = weakref.WeakSet[Connection]()
 
     def add(self, connection: Connection, items: Iterable[T]) -> None:
         """Adds to what the connection's transaction will write.
@@ -42,18 +42,19 @@ class Gathering(Generic[T]):
             transaction = connection.get_transaction()
             if transaction is None:
                 raise UsageError("the connection has no transaction for the event to belong to")
-        self._hear(connection.engine)
+        self._hear(connection)
         behind = frozenset(open_savepoints(connection))
         self._gathered.setdefault(transaction, []).extend((behind, item) for item in items)
 
-    def _hear(self, engine: Engine) -> None:
-        if engine in self._heard:
+    def _hear(self, connection: Connection) -> None:
+        """Not of the engine, for another thread may be about to commit: it would stumble."""
+        if connection in self._heard:
             return
-        self._heard.add(engine)
-        event.listen(engine, "commit", self._before_commit)
-        event.listen(engine, "prepare_twophase", self._before_prepare)
-        event.listen(engine, "commit_twophase", self._before_commit_twophase)
-        event.listen(engine, "rollback_savepoint", self._rolled_back_to)
+        event.listen(connection, "commit", self._before_commit)
+        event.listen(connection, "prepare_twophase", self._before_prepare)
+        event.listen(connection, "commit_twophase", self._before_commit_twophase)
+        event.listen(connection, "rollback_savepoint", self._rolled_back_to)
+        self._heard.add(connection)
 
     def _before_commit(self, connection: Connection) -> None:
         transaction = connection.get_transaction()

@@ -41,7 +41,8 @@ class Memory:
         self._missed = 0
         self._unmarked: dict[str, datetime] = {}
         self._lent: weakref.WeakKeyDictionary[Transaction, Lent] = weakref.WeakKeyDictionary()
-        self._heard: weakref.WeakSet[Engine] = weakref.WeakSet()
+        self._heard: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._told: weakref.WeakSet[Engine] = weakref.WeakSet()
 
     def missed(self, changes: int) -> None:
         """So many changes were not recorded."""
@@ -67,7 +68,7 @@ class Memory:
         transaction = connection.get_transaction()
         if transaction is None:
             return Lent()
-        self._hear(connection.engine)
+        self._hear(connection)
         with self._lock:
             names = [name for name in first if name in self._unmarked]
             names += islice((name for name in self._unmarked if name not in first), _LENT_MAX)
@@ -90,14 +91,19 @@ class Memory:
                 self._missed += lent.missed
                 self._unmarked = {**self._unmarked, **lent.unmarked}
 
-    def _hear(self, engine: Engine) -> None:
-        """Listens from the first loan on: without one a rollback costs nothing."""
-        if engine in self._heard:
-            return
-        self._heard.add(engine)
-        event.listen(engine, "rollback", self.give_back)
-        event.listen(engine, "rollback_twophase", self._rolled_back_twophase)
-        event.listen(engine, "handle_error", self._failed)
+    def _hear(self, connection: Connection) -> None:
+        """Listens from the first loan on: without one a rollback costs nothing.
+
+        Not to the engine, for another thread may be about to roll back: it would stumble. Of errors
+        only the engine tells.
+        """
+        if connection not in self._heard:
+            event.listen(connection, "rollback", self.give_back)
+            event.listen(connection, "rollback_twophase", self._rolled_back_twophase)
+            self._heard.add(connection)
+        if connection.engine not in self._told:
+            event.listen(connection.engine, "handle_error", self._failed)
+            self._told.add(connection.engine)
 
     def _rolled_back_twophase(
         self, connection: Connection, _xid: object, _is_prepared: bool
