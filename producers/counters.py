@@ -228,9 +228,10 @@ def _upsert(
     plain = {name: _upsert_of(name, changes, epoch) for name in _DIALECTS}
     returning = {name: upsert.returning(*columns) for name, upsert in plain.items()}
     of_one = {
-        name: text(
-            str(upsert.compile(dialect=_DIALECTS[name], column_keys=["aggregate", "seq"]))
-        ).columns(*columns)
+        name: text(str(upsert.compile(dialect=_DIALECTS[name], column_keys=["aggregate", "seq"])))
+        .columns(*columns)
+        # Else `server_side_cursors` would make a cursor of it.
+        .execution_options(stream_results=False)
         for name, upsert in returning.items()
     }
     return _Upsert(columns, plain, returning, of_one)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Dialect, Engine, ExecutionContext, event
+from sqlalchemy import Connection, Dialect, ExecutionContext, event
 from sqlalchemy.engine import Transaction
 
 from metaledger.schemas.errors import MetaledgerError, Unrecorded
@@ -32,10 +32,13 @@ from metaledger.schemas.errors import MetaledgerError, Unrecorded
 _log = structlog.get_logger("metaledger.producers")
 
 _SAVEPOINT = "metaledger"
-_SET = f"SAVEPOINT {_SAVEPOINT}"
+# Of its own name, so that nobody rolls back to it who means another.
+_FIRST = "metaledger_first"
 _CARRYING = weakref.WeakSet[Dialect]()
-# Their next statement brings the savepoint along.
-_DUE = weakref.WeakSet[Connection]()
+# The savepoint that the connection's next statement brings along.
+_DUE = weakref.WeakKeyDictionary[Connection, str]()
+# libpq's PQTRANS_INERROR, which it knows without asking the server.
+_IN_ERROR = 3
 _MYSQL = frozenset({"mysql", "mariadb"})
 # Serialisation failure, deadlock; the class 08 and 57P0x (shutdown) are lost connections.
 _ENDED_SQLSTATES = ("40001", "40P01", "08", "57P0")
@@ -62,21 +65,21 @@ class Guard:
         self._strict = strict
         self._make_up = make_up
         self._doomed = weakref.WeakSet[Transaction]()
-        self._watched = weakref.WeakSet[Engine]()
+        # Transactions in which a savepoint was left open.
+        self._begun = weakref.WeakSet[Transaction]()
 
     @contextmanager
-    def shield(
-        self, connection: Connection, aggregates: Sequence[str], *, once: bool = False
-    ) -> Iterator[None]:
+    def shield(self, connection: Connection, aggregates: Sequence[str]) -> Iterator[None]:
         """Runs the body in a savepoint, in the middle of the connection's transaction.
 
-        `once` leaves the savepoint to the end of the transaction: a round trip less, but one that
-        does so often nests as deep. Not to be nested. Behind a `with` whose body ends in `return`,
-        control arrives only where an error was swallowed.
+        Not to be nested. Behind a `with` whose body ends in `return`, control arrives only where an
+        error was swallowed.
         """
-        with attempt(connection) as body:
+        # The first one is left to the end of the transaction: a round trip less. More would nest.
+        first = self._is_first(connection)
+        with attempt(connection, name=_FIRST if first else _SAVEPOINT) as body:
             yield
-            if not once:
+            if not first:
                 body.release()
         if body.error is not None:
             self._undone(connection, aggregates, body.error)
@@ -122,13 +125,19 @@ class Guard:
 
     def _doom(self, connection: Connection) -> None:
         transaction = connection.get_transaction()
-        if transaction is not None:
+        if transaction is not None and transaction not in self._doomed:
             self._doomed.add(transaction)
-        if connection.engine not in self._watched:
-            self._watched.add(connection.engine)
-            event.listen(connection.engine, "commit", self._refuse_doomed)
-            event.listen(connection.engine, "prepare_twophase", self._refuse_doomed)
-            event.listen(connection.engine, "commit_twophase", self._refuse_doomed)
+            # Not of the engine, for another thread may be about to commit: it would stumble.
+            for name in ("commit", "prepare_twophase", "commit_twophase"):
+                event.listen(connection, name, self._refuse_doomed)
+
+    def _is_first(self, connection: Connection) -> bool:
+        """Whether nothing was shielded in the connection's transaction before."""
+        transaction = connection.get_transaction()
+        if transaction is None or transaction in self._begun:
+            return False
+        self._begun.add(transaction)
+        return True
 
     def _refuse_doomed(self, connection: Connection, *_phase: object) -> None:
         if connection.get_transaction() in self._doomed:
@@ -141,6 +150,7 @@ class Attempt:
     """What became of the body: the error that was undone, None where there was none."""
 
     connection: Connection
+    name: str
     # In a transaction that was aborted before, nothing is left to record.
     aborted: bool
     error: Exception | None = None
@@ -151,29 +161,28 @@ class Attempt:
         if self.connection.dialect.name in _MYSQL:
             return
         if not self.aborted and self.connection not in _DUE:
-            self.connection.exec_driver_sql(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+            self.connection.exec_driver_sql(f"RELEASE SAVEPOINT {self.name}")
 
 
 @contextmanager
-def attempt(connection: Connection) -> Iterator[Attempt]:
+def attempt(connection: Connection, *, name: str = _SAVEPOINT) -> Iterator[Attempt]:
     """Runs the body in a savepoint. Raises, unchanged, only what could not be undone by it."""
     # What the service is handling right now hangs on each error of ours, and says nothing of it.
     handled = sys.exception()
-    body = Attempt(connection, aborted=not _set_savepoint(connection, handled))
+    body = Attempt(connection, name, aborted=not _set_savepoint(connection, name, handled))
     try:
         yield body
     except Exception as error:
-        # Of a savepoint that travels only the statement's error tells.
-        if body.aborted or _is_aborted(error, handled):
+        if body.aborted:
             return
         if ended_transaction(connection, error, handled):
             raise
         # Where it was never sent, nothing was done behind it.
-        if connection not in _DUE and not _rolled_back_to(connection):
+        if connection not in _DUE and not _rolled_back_to(connection, name):
             raise
         body.error = error
     finally:
-        _DUE.discard(connection)
+        _DUE.pop(connection, None)
 
 
 def _send_with_savepoint(
@@ -186,13 +195,20 @@ def _send_with_savepoint(
     connection = context.root_connection
     if connection not in _DUE:
         return False
-    _DUE.discard(connection)
     # A cursor with a name stands on the server, behind a DECLARE.
     if context.executemany or cursor.name is not None:
-        connection.exec_driver_sql(_SET)
-        return False
-    cursor.execute(f"{_SET}; {statement}", parameters)
+        return _send_savepoint(cursor, statement, context)
+    # What the driver itself refuses (a NUL, half a surrogate) it refuses here, and sends nothing.
+    complete = cursor.mogrify(statement, parameters)
+    cursor.execute(f"SAVEPOINT {_DUE.pop(connection)}; ".encode() + complete)
     return True
+
+
+def _send_savepoint(_cursor: object, _statement: str, context: ExecutionContext) -> bool:
+    """Before a statement that nothing can be put in front of."""
+    if name := _DUE.pop(context.root_connection, None):
+        context.root_connection.exec_driver_sql(f"SAVEPOINT {name}")
+    return False
 
 
 def _carries_savepoints(dialect: Dialect) -> bool:
@@ -202,12 +218,9 @@ def _carries_savepoints(dialect: Dialect) -> bool:
     if dialect not in _CARRYING:
         event.listen(dialect, "do_execute", _send_with_savepoint)
         event.listen(dialect, "do_executemany", _send_with_savepoint)
+        event.listen(dialect, "do_execute_no_params", _send_savepoint)
         _CARRYING.add(dialect)
     return True
-
-
-def _is_aborted(error: BaseException, handled: BaseException | None) -> bool:
-    return any(_sqlstate(cause) == _ABORTED_SQLSTATE for cause in _causes(error, handled))
 
 
 def ended_transaction(
@@ -269,31 +282,33 @@ def _causes(error: BaseException, handled: BaseException | None) -> Iterator[Bas
             waiting += [getattr(cause, "orig", None), getattr(cause, "inner_exception", None)]
 
 
-def _set_savepoint(connection: Connection, handled: BaseException | None) -> bool:
+def _set_savepoint(connection: Connection, name: str, handled: BaseException | None) -> bool:
     """Sets it; False where the service's transaction was aborted before, so that it cannot be."""
-    driver = connection.connection.dbapi_connection
+    driver: Any = connection.connection.dbapi_connection
     # Python's sqlite3 begins no transaction for a SAVEPOINT, and its RELEASE would be a commit.
     if connection.dialect.name == "sqlite" and not getattr(driver, "in_transaction", True):
         # Where a transaction that has read wants to write, SQLite waits for no other writer.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     if _carries_savepoints(connection.dialect):
-        _DUE.add(connection)
+        if driver.get_transaction_status() == _IN_ERROR:
+            return False
+        _DUE[connection] = name
         return True
     try:
-        connection.exec_driver_sql(_SET)
+        connection.exec_driver_sql(f"SAVEPOINT {name}")
     except Exception as error:
-        if _is_aborted(error, handled):
+        if any(_sqlstate(cause) == _ABORTED_SQLSTATE for cause in _causes(error, handled)):
             return False
         raise
     return True
 
 
-def _rolled_back_to(connection: Connection) -> bool:
+def _rolled_back_to(connection: Connection, name: str) -> bool:
     """Rolls back to the savepoint; False where the database no longer knows it."""
     # Whatever it raises, the first error is the one to tell.
     with suppress(Exception):
-        connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
-        connection.exec_driver_sql(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+        connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {name}")
+        connection.exec_driver_sql(f"RELEASE SAVEPOINT {name}")
         return True
     return False
 

@@ -21,6 +21,7 @@ from metaledger.schemas.events import Draft, Event, StreamNumber, Written, head
 from metaledger.schemas.identity import Clock, NewId
 from metaledger.schemas.log import NewRecord
 from metaledger.schemas.meta import Origin
+from metaledger.schemas.representable import representable
 
 _MISSED_MAX = 2**63 - 1
 _LONGEST_NUMBER = StreamNumber(
@@ -115,14 +116,21 @@ class Numbering:
         return Numbered(record, meta.occurred_at)
 
 
+def is_storable(name: str) -> bool:
+    """Whether the tables can hold an aggregate of this name."""
+    return len(name) <= AGGREGATE_CHARS_MAX and representable(name) == name
+
+
 def require_storable(aggregates: Collection[str]) -> None:
-    """Raises UsageError where a name is too long for the tables."""
+    """Raises UsageError where a name is none that the tables can hold."""
     for name in aggregates:
         if len(name) > AGGREGATE_CHARS_MAX:
             raise UsageError(
                 f"an aggregate's name has {len(name)} characters, and at most "
                 f"{AGGREGATE_CHARS_MAX} are possible"
             )
+        if not is_storable(name):
+            raise UsageError(f"an aggregate's name has a NUL or half a surrogate: {name!a}")
 
 
 def _numbers(

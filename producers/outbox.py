@@ -33,7 +33,13 @@ from metaledger.producers.counters import Counter
 from metaledger.producers.gathering import is_autocommit
 from metaledger.producers.guard import Guard, attempt, is_lock_timeout
 from metaledger.producers.memory import Memory
-from metaledger.producers.numbering import MENDING, Numbered, Numbering, require_storable
+from metaledger.producers.numbering import (
+    MENDING,
+    Numbered,
+    Numbering,
+    is_storable,
+    require_storable,
+)
 from metaledger.producers.room import Room
 from metaledger.producers.settings import ProducerSettings
 from metaledger.producers.tables import outbox as table
@@ -70,16 +76,15 @@ class Outbox:
         return self._guard.count
 
     def shield(
-        self, connection: Connection, aggregates: Sequence[str], *, once: bool = False
+        self, connection: Connection, aggregates: Sequence[str]
     ) -> AbstractContextManager[None]:
         """Runs the body in a savepoint, in the middle of the service's transaction.
 
         What goes wrong in it is undone and swallowed (then the aggregates are marked unrecorded),
         or raised: unchanged where it ended the transaction, as Unrecorded where `strict` is set,
-        and then the transaction's commit is refused too. `once` says that a transaction does so
-        but once, which makes it cheaper. Not to be nested.
+        and then the transaction's commit is refused too. Not to be nested.
         """
-        return self._guard.shield(connection, aggregates, once=once)
+        return self._guard.shield(connection, aggregates)
 
     @contextmanager
     def shield_commit(self, connection: Connection, aggregates: Sequence[str]) -> Iterator[None]:
@@ -181,6 +186,8 @@ class Outbox:
         """After an error was undone: marks the aggregates in the database, else in memory."""
         self._memory.give_back(connection)
         self._memory.missed(max(1, len(aggregates)))
+        # What cannot be marked now never can: remembered, it would fail every event after it.
+        aggregates = [name for name in aggregates if is_storable(name)]
         # A mark would wait for the same lock, as long again (50 s is MariaDB's default).
         if is_autocommit(connection) or is_lock_timeout(connection, error):
             self._memory.remember(aggregates, self._clock())

@@ -138,7 +138,7 @@ class Watcher:
         if not new:
             return
         aggregates = [f"image:{image_id}" for image_id in new]
-        with self._outbox.shield(connection, aggregates, once=not gathered.met):
+        with self._outbox.shield(connection, aggregates):
             # Their before-images would fill the service's memory, for events that find no room.
             if len(gathered.met) + len(new) > self._outbox.settings.outbox_rows_max:
                 raise OutboxFull("a transaction changes more images than outbox_rows_max")

@@ -5,7 +5,7 @@ fails, rolls back or goes through a savepoint, and what the ledger then says.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError, SADeprecationWarning, StatementError
 
 from metaledger.producers.administration import install, status
 from metaledger.producers.glance import intents, settings
@@ -561,3 +561,45 @@ def test_an_images_columns_are_told_exactly(service: Service, name: str | None) 
         assert isinstance(made.data, ImageRegistered)
         assert (made.data.name, made.data.protected) == (name, protected)
         assert (made.data.min_disk, made.data.min_ram) == tuple(numbers.values())
+
+
+@pytest.mark.parametrize("refused", ["a\0b", "\ud800"], ids=["NUL", "surrogate"])
+def test_an_id_that_the_driver_refuses_undoes_no_other_change(
+    service: Service, refused: str
+) -> None:
+    with service.hooked.begin() as connection:
+        register(connection)
+        register(connection, OTHER)
+    with service.hooked.begin() as connection:
+        rename(connection, "new")
+        rename(connection, "new", OTHER)
+        # What a driver does with it is its own; what SQLite and MariaDB take finds no image.
+        with suppress(ValueError, StatementError):
+            rename(connection, "new", refused)
+    with service.stock.connect() as connection:
+        assert set(connection.scalars(select(IMAGES.c.name))) == {"new"}
+    assert [len(service.events(it)) for it in (ID, OTHER)] == [2, 2]
+
+
+def test_an_id_that_no_table_can_hold_does_not_silence_the_hook(service: Service) -> None:
+    with service.hooked.begin() as connection:
+        register(connection)
+    with service.hooked.begin() as connection:
+        rename(connection, "new", "x" * 300)
+    for number in range(3):
+        with service.hooked.begin() as connection:
+            rename(connection, f"new {number}")
+    assert len(service.events()) == 4
+
+
+def test_a_service_with_cursors_on_the_server_is_recorded(service: Service) -> None:
+    if service.stock.dialect.name == "sqlite":
+        pytest.skip("SQLite has no server")
+    with pytest.warns(SADeprecationWarning):
+        engine = create_engine(with_plugin(service.url), server_side_cursors=True)
+    with engine.begin() as connection:
+        register(connection)
+    with engine.begin() as connection:
+        rename(connection, "new")
+    engine.dispose()
+    assert len(service.events()) == 2

@@ -1,9 +1,11 @@
 """Inside the service's transaction: what goes up, what is undone, and what the pool gets back."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import QueuePool, bindparam, event, insert, text, update
+from sqlalchemy import Engine, QueuePool, bindparam, event, insert, text, update
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
@@ -27,6 +29,7 @@ class Own(Exception):
 
 
 DEADLOCKS = {"postgresql": "OperationalError: 40P01", "mysql": "OperationalError: 1213"}
+PATIENCE_S = 30
 PATIENCE = {
     "postgresql": "SET LOCAL lock_timeout = '500ms'",
     "mysql": "SET SESSION innodb_lock_wait_timeout = 1",
@@ -569,7 +572,7 @@ def test_what_stands_behind_a_server_side_cursor_is_undone(service: Service) -> 
 
 def test_a_savepoint_that_is_left_open_undoes_no_more_than_its_own(service: Service) -> None:
     with service.engine.begin() as connection:
-        with service.outbox.shield(connection, [], once=True):
+        with service.outbox.shield(connection, []):
             connection.execute(insert(changes), {"image": "a", "value": "1"})
         connection.execute(insert(changes), {"image": "b", "value": "1"})
         with service.outbox.shield(connection, []):
@@ -579,3 +582,113 @@ def test_a_savepoint_that_is_left_open_undoes_no_more_than_its_own(service: Serv
             connection.execute(insert(changes), {"image": "d", "value": "1"})
             savepoint.rollback()
     assert service.values() == [("a", "1"), ("b", "1")]
+
+
+@pytest.mark.parametrize("refused", ["a\0b", "\ud800"], ids=["NUL", "surrogate"])
+def test_a_statement_that_the_driver_refuses_takes_nothing_along(
+    service: Service, refused: str
+) -> None:
+    """Psycopg2 sends nothing then: no savepoint of this body is there to roll back to."""
+    with service.engine.begin() as connection:
+        connection.execute(insert(changes), {"image": "a", "value": "1"})
+        with service.outbox.shield(connection, []):
+            connection.execute(text("SELECT :it"), {"it": refused})
+            raise Own
+        connection.execute(insert(changes), {"image": "b", "value": "1"})
+        with service.outbox.shield(connection, []):
+            connection.execute(text("SELECT :it"), {"it": refused})
+            raise Own
+        connection.execute(insert(changes), {"image": "c", "value": "1"})
+    assert service.values() == [("a", "1"), ("b", "1"), ("c", "1")]
+
+
+@on(POSTGRESQL)
+def test_a_statement_that_the_driver_is_not_to_look_into_is_undone(service: Service) -> None:
+    with service.engine.begin() as connection:
+        connection.execute(insert(changes), {"image": "a", "value": "1"})
+        with service.outbox.shield(connection, []):
+            connection.execute(
+                text("INSERT INTO changes (image, value) VALUES ('b', '100%')"),
+                execution_options={"no_parameters": True},
+            )
+            raise Own
+    assert service.values() == [("a", "1")]
+
+
+@on(POSTGRESQL)
+def test_an_error_of_the_body_is_not_taken_for_one_before_it(service: Service) -> None:
+    with service.engine.begin() as connection:
+        connection.execute(insert(changes), {"image": "a", "value": "1"})
+        with service.outbox.shield(connection, ["image:a"]):
+            connection.execute(text("SELECT 1"))
+            try:
+                connection.execute(text("SELECT * FROM nowhere"))
+            except DBAPIError:
+                connection.execute(text("SELECT 2"))
+    assert service.values() == [("a", "1")]
+    assert [it.aggregate for it in service.status().unrecorded] == ["image:a"]
+
+
+@pytest.mark.parametrize("name", ["image:a\0b", "image:\ud800", "image:" + "x" * 300])
+def test_what_no_table_can_name_is_counted_and_holds_up_nothing(
+    service: Service, name: str
+) -> None:
+    with service.engine.begin() as connection:
+        connection.execute(insert(changes), {"image": "a", "value": "1"})
+        with service.outbox.shield(connection, [name, "image:b"]):
+            service.outbox.lock(connection, [name, "image:b"])
+    service.commit_change("a", "2")
+    (event_,) = service.waiting()
+    assert event_.meta.missed == 2
+    assert [it.aggregate for it in service.status().unrecorded] == ["image:b"]
+
+
+@contextmanager
+def committing_elsewhere(engine: Engine) -> Iterator[list[BaseException]]:
+    """Meanwhile a thread stands among the engine's listeners; gives what its commit raised."""
+    committing, go_on = threading.Event(), threading.Event()
+    raised: list[BaseException] = []
+
+    @event.listens_for(engine, "commit")
+    def wait(_connection: object) -> None:
+        if threading.current_thread() is other:
+            committing.set()
+            assert go_on.wait(PATIENCE_S)
+
+    def commit() -> None:
+        try:
+            with engine.begin() as connection:
+                connection.execute(text("SELECT 1"))
+        except BaseException as error:  # noqa: BLE001 (the test's to judge)
+            raised.append(error)
+
+    other = threading.Thread(target=commit)
+    other.start()
+    assert committing.wait(PATIENCE_S)
+    yield raised
+    go_on.set()
+    other.join()
+
+
+def test_a_first_event_makes_no_other_commit_stumble(service: Service) -> None:
+    """SQLAlchemy's listeners of an engine cannot be added to while a thread goes through them."""
+    with service.engine.begin() as connection:
+        with committing_elsewhere(service.engine) as raised:
+            service.emitter.emit(connection, [draft("a")])
+        assert raised == []
+    assert told(service.waiting()) == [("a", "x")]
+
+
+def test_a_change_that_is_refused_makes_no_other_commit_stumble(service: Service) -> None:
+    strict = service.with_settings(strict=True)
+    with strict.engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        with (
+            committing_elsewhere(strict.engine) as raised,
+            pytest.raises(Unrecorded),
+            strict.outbox.shield(connection, []),
+        ):
+            raise Own
+        assert raised == []
+        with pytest.raises(Unrecorded):
+            connection.commit()
