@@ -629,7 +629,11 @@ def test_an_error_of_the_body_is_not_taken_for_one_before_it(service: Service) -
     assert [it.aggregate for it in service.status().unrecorded] == ["image:a"]
 
 
-@pytest.mark.parametrize("name", ["image:a\0b", "image:\ud800", "image:" + "x" * 300])
+@pytest.mark.parametrize(
+    "name",
+    ["image:a\0b", "image:\ud800", "image:" + "x" * 300],
+    ids=["NUL", "surrogate", "long"],
+)
 def test_what_no_table_can_name_is_counted_and_holds_up_nothing(
     service: Service, name: str
 ) -> None:

@@ -5,6 +5,7 @@ the product runs as it is and knows nothing of it; so is the producer of kafka-p
 undone: this is for a process that is going to die.
 """
 
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +18,8 @@ from kafka.errors import KafkaTimeoutError
 
 Ask = Callable[[str], None]
 
-_WRITES = ("INSERT", "UPDATE", "DELETE", "COPY", "WITH")
+# A savepoint may travel with a statement (`producers/guard.py`).
+_WRITES = re.compile(r"\s*(SAVEPOINT \w+; )?\s*(INSERT|UPDATE|DELETE|COPY|WITH)\b", re.IGNORECASE)
 
 
 def ask_at_every_step(ask: Ask) -> None:
@@ -28,8 +30,8 @@ def ask_at_every_step(ask: Ask) -> None:
 
 
 def _statement(ask: Ask, run: Callable[..., Any], statement: Any, *args: Any) -> Any:
-    writes = str(statement).lstrip().upper().startswith(_WRITES)
-    step = "a write" if writes else "another statement"
+    words = statement.decode() if isinstance(statement, bytes) else str(statement)
+    step = "a write" if _WRITES.match(words) else "another statement"
     ask(f"before {step}")
     result = run(statement, *args)
     ask(f"behind {step}")
