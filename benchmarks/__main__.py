@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 from . import (
@@ -56,17 +57,24 @@ def main() -> int:
         return 0
     chosen = [named[name] for name in options.names] or list(BENCHMARKS)
     size = Size.QUICK if options.quick else Size.FULL
-    rows = []
+    rows, failed = [], []
     for benchmark in chosen:
         print(f"==> {benchmark.name}", flush=True)
-        measured = measure(benchmark, size, cProfile.Profile() if options.profile else None)
+        try:
+            measured = measure(benchmark, size, cProfile.Profile() if options.profile else None)
+        except Exception:  # noqa: BLE001 # the next one is measured all the same
+            traceback.print_exc()
+            failed.append(benchmark.name)
+            continue
         rows.append(row(benchmark, measured))
         say(rows[-1])
     print(f"\n{machine()}, {size.value} sizes\n")
     print("| benchmark | what is measured | promised | measured (lowest to highest) | seen | |")
     print("|---|---|---|---|---|---|")
     print("\n".join(rows))
-    return 0
+    if failed:
+        print(f"\nnot measured, for they failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def measure(benchmark: Benchmark, size: Size, profile: cProfile.Profile | None) -> Figure:
@@ -102,4 +110,8 @@ def machine() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("stopped before its end", file=sys.stderr)
+        sys.exit(130)

@@ -46,8 +46,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./prove.sh", description="The longest checks.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="which; all when none is named")
     parser.add_argument("--list", action="store_true", help="say what there is")
-    parser.add_argument("--long", action="store_true", help="the long size of each")
-    parser.add_argument("--size", type=int, help="this size instead, in the proof's own unit")
+    how_much = parser.add_mutually_exclusive_group()
+    how_much.add_argument("--long", action="store_true", help="the long size of each")
+    how_much.add_argument("--size", type=int, help="this size instead, in the proof's own unit")
     parser.add_argument("--seed", type=int, help="the seed of an earlier run")
     options = parser.parse_args()
     if unknown := set(options.names) - set(proofs):
@@ -61,11 +62,15 @@ def main() -> int:
     errors_alone = structlog.make_filtering_bound_logger(logging.ERROR)
     structlog.configure(wrapper_class=errors_alone)
     chosen = [proofs[name] for name in options.names] or list(PROOFS)
+    for proof in chosen:
+        if options.size is not None and options.size < proof.least:
+            parser.error(f"{proof.name} shows nothing below {proof.least:,} {proof.unit}")
     seed = secrets.randbits(32) if options.seed is None else options.seed
+    sizes = [options.size or (proof.long if options.long else proof.short) for proof in chosen]
     failed = [
         proof.name
-        for proof in chosen
-        if not passes(proof, options.size or (proof.long if options.long else proof.short), seed)
+        for proof, size in zip(chosen, sizes, strict=True)
+        if not passes(proof, size, seed)
     ]
     print(f"{len(chosen) - len(failed)} passed, {len(failed)} failed", flush=True)
     return 1 if failed else 0
@@ -94,4 +99,8 @@ def passes(proof: Proof, size: int, seed: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("stopped before its end", file=sys.stderr)
+        sys.exit(130)

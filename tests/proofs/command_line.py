@@ -70,6 +70,7 @@ PROOF = Proof(
     name="command-line",
     promise="every hostile command line and file ends in an exit status of 0 to 3 and a sentence",
     unit="command lines",
+    least=150,
     short=1_500,
     long=50_000,
     check=check,

@@ -241,6 +241,7 @@ PROOF = Proof(
     name="crash-loop",
     promise="whatever is killed or frozen, the read model is what the services committed",
     unit="seconds",
+    least=10,
     short=60,
     long=300,
     check=check,

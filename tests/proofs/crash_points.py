@@ -273,6 +273,7 @@ PROOF = Proof(
     name="crash-points",
     promise="killed at any point, emitter, relay and projector lose nothing and double nothing",
     unit="kills",
+    least=1,
     short=200,
     long=1_000,
     check=check,

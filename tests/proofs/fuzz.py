@@ -120,6 +120,7 @@ PROOF = Proof(
         "or raise anything but the contract's errors"
     ),
     unit="mutated records, lines and frames",
+    least=1_000,
     short=1_000_000,
     long=5_000_000,
     check=check,

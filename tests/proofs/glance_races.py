@@ -157,6 +157,7 @@ PROOF = Proof(
     name="glance-races",
     promise="what a real Glance on MariaDB loses of PATCHes that race is an anomaly, and no more",
     unit="pairs of PATCHes",
+    least=1,
     short=200,
     long=2_000,
     check=check,

@@ -132,6 +132,7 @@ PROOF = Proof(
     name="mutations",
     promise="each rule that is broken on purpose turns its tests red",
     unit="mutations",
+    least=1,
     short=len(PATCHES),
     long=len(PATCHES),
     check=check,

@@ -217,6 +217,7 @@ PROOF = Proof(
     name="outbox-race",
     promise="16 writers with delays and rollbacks: nothing lost, doubled, or out of order",
     unit="commits on PostgreSQL, MariaDB and SQLite",
+    least=300,
     short=6_000,
     long=200_000,
     check=check,

@@ -356,6 +356,7 @@ PROOF = Proof(
     name="poison",
     promise="one bad record in a hundred harms no other image, and all is mended afterwards",
     unit="records",
+    least=2_000,
     short=20_000,
     long=1_000_000,
     check=check,

@@ -36,11 +36,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """A promise and how it is checked; `unit` says what a size counts."""
+    """A promise and how it is checked; `unit` says what a size counts. Below `least` it would show
+    nothing.
+    """
 
     name: str
     promise: str
     unit: str
+    least: int
     short: int
     long: int
     check: Callable[[Run], None]
