@@ -150,10 +150,10 @@ def _question(bench: Bench) -> Figure:
     chance = Random(1)
     at = START + timedelta(hours=1)
     asked: tuple[Callable[[Connection, str], object], ...] = (
-        queries.live_properties,
-        lambda connection, image: queries.image_history(connection, image, queries.END_OF_TIME),
-        lambda connection, image: queries.properties_as_of(connection, image, at),
-        lambda connection, image: queries.attributes_as_of(connection, image, at),
+        queries.image.live_properties,
+        lambda connection, image: queries.image.history(connection, image, queries.END_OF_TIME),
+        lambda connection, image: queries.image.properties_as_of(connection, image, at),
+        lambda connection, image: queries.image.attributes_as_of(connection, image, at),
     )
     with large.engine.connect() as connection:
         images = connection.execute(

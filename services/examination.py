@@ -154,7 +154,7 @@ def _checkpoint(settings: Settings) -> str:
             )
         bounds = log.bounds()
     with reading(settings.read_model) as connection:
-        checkpoints = queries.checkpoints(connection)
+        checkpoints = queries.ledger.checkpoints(connection)
     for row in checkpoints:
         first, end = bounds[row["log_partition"]]
         if not first <= row["next_offset"] <= end:
@@ -187,7 +187,7 @@ def _registry(settings: Settings) -> str:
 
 def _owners(settings: Settings) -> str:
     with reading(settings.read_model) as connection:
-        rows = queries.event_owners(connection)
+        rows = queries.ledger.event_owners(connection)
     owners: dict[str, list[str]] = {}
     for row in rows:
         owners.setdefault(row["event_type"], []).append(row["service"])

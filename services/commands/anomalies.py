@@ -29,7 +29,7 @@ def anomalies(
     """What went wrong, in the order of time."""
     moment = parse_moment(since, "--since")
     with reading(shell.settings.read_model) as connection:
-        rows = queries.anomalies(connection, kind=kind, since=moment)
+        rows = queries.ledger.anomalies(connection, kind=kind, since=moment)
 
     def view() -> Views:
         if not rows:

@@ -79,9 +79,9 @@ def played(settings: Settings, folder: Path) -> Document:
             "uploaded": after,
             "explained": [
                 explained(row)
-                for row in queries.image_explanation(connection, image_id, queries.END_OF_TIME)
+                for row in queries.image.explanation(connection, image_id, queries.END_OF_TIME)
             ],
-            "anomalies": queries.anomalies(connection),
+            "anomalies": queries.ledger.anomalies(connection),
             "as_of": image_as_of(connection, image_id, uploaded_at - timedelta(seconds=30)),
         }
 

@@ -73,7 +73,7 @@ def history(shell: Shell, image_id: ImageId, as_of: AsOf = None) -> int:
     """Every interval of its attributes and properties, with the reason of its end."""
     at = parse_moment(as_of, "--as-of")
     with reading(shell.settings.read_model) as connection:
-        rows = queries.image_history(connection, image_id, at or queries.END_OF_TIME)
+        rows = queries.image.history(connection, image_id, at or queries.END_OF_TIME)
     if not rows:
         return _unknown(shell, image_id, at)
 
@@ -89,7 +89,7 @@ def explain(shell: Shell, image_id: ImageId, as_of: AsOf = None) -> int:
     at = parse_moment(as_of, "--as-of")
     with reading(shell.settings.read_model) as connection:
         document = image_as_of(connection, image_id, at)
-        rows = queries.image_explanation(connection, image_id, at or queries.END_OF_TIME)
+        rows = queries.image.explanation(connection, image_id, at or queries.END_OF_TIME)
     if document is None:
         return _unknown(shell, image_id, at)
     keys = [explained(row) for row in rows]
@@ -106,18 +106,18 @@ def explain(shell: Shell, image_id: ImageId, as_of: AsOf = None) -> int:
 
 def image_as_of(connection: Connection, image_id: str, at: datetime | None) -> Document:
     """The image's document; None where it was not known."""
-    row = queries.image(connection, image_id)
+    row = queries.image.as_it_is(connection, image_id)
     if row is None:
         return None
     if at is None:
         attributes = {name: value for name, value in row.items() if name != "image_id"}
-        properties = queries.live_properties(connection, image_id)
+        properties = queries.image.live_properties(connection, image_id)
     else:
-        if not queries.image_history(connection, image_id, at):
+        if not queries.image.history(connection, image_id, at):
             return None
         landmarks = {name: row[name] for name in _LANDMARKS if row[name] and row[name] <= at}
-        attributes = {**queries.attributes_as_of(connection, image_id, at), **landmarks}
-        properties = queries.properties_as_of(connection, image_id, at)
+        attributes = {**queries.image.attributes_as_of(connection, image_id, at), **landmarks}
+        properties = queries.image.properties_as_of(connection, image_id, at)
     return {
         "image_id": image_id,
         "as_of": at,

@@ -62,8 +62,8 @@ def register(app: typer.Typer) -> None:
 def list_all(shell: Shell) -> int:
     """The records in quarantine, and the aggregates that wait."""
     with reading(shell.settings.read_model) as connection:
-        records = [_named(row) for row in queries.quarantine(connection)]
-        parked = [_named(row) for row in queries.parked(connection)]
+        records = [_named(row) for row in queries.ledger.quarantine(connection)]
+        parked = [_named(row) for row in queries.ledger.parked(connection)]
 
     def view() -> Views:
         if not records and not parked:
@@ -83,7 +83,7 @@ def show(shell: Shell, where: Where) -> int:
     """One record with its bytes, and what this build makes of them."""
     position = _position(where)
     with reading(shell.settings.read_model) as connection:
-        row = queries.quarantined(connection, position.partition, position.offset)
+        row = queries.ledger.quarantined(connection, position.partition, position.offset)
     if row is None:
         return answer_no(shell, f"no record in quarantine stands at {where}")
     document = {**_named(row), **_decoded(shell.settings, row)}

@@ -120,11 +120,11 @@ def _model(settings: Settings) -> _Model:
 
 def _read(connection: Connection) -> _Model:
     return _Model(
-        queries.projected_log(connection),
-        queries.streams(connection),
-        queries.checkpoints(connection),
-        queries.parked(connection),
-        queries.quarantine(connection),
+        queries.ledger.projected_log(connection),
+        queries.ledger.streams(connection),
+        queries.ledger.checkpoints(connection),
+        queries.ledger.parked(connection),
+        queries.ledger.quarantine(connection),
     )
 
 

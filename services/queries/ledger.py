@@ -1,0 +1,110 @@
+"""What is asked about what all aggregates share: anomalies, what waits, how far everything is."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from metaledger.services.queries.form import Row, query, rows
+
+_ANOMALIES = """
+    SELECT anomaly_id, kind, severity, aggregate_kind, aggregate_id, event_id, occurred_at,
+           details, withdrawn_by_event
+      FROM anomalies WHERE 1 = 1{filters} ORDER BY occurred_at, kind, anomaly_id"""
+
+_QUARANTINE = query("""
+    SELECT log_partition, log_offset, aggregate_kind, aggregate_id, event_id, recorded_at, reason,
+           error, parks, digest, skipped_by_event
+      FROM quarantine ORDER BY recorded_at, log_partition, log_offset""")
+
+_QUARANTINED = query("""
+    SELECT log_partition, log_offset, q.aggregate_kind, q.aggregate_id, q.event_id,
+           q.stream_id, q.epoch, q.stream_seq, q.recorded_at, q.reason, q.error, q.parks,
+           q.skipped_by_event, b.value, b.sha256
+      FROM quarantine q
+      JOIN quarantined_bytes b USING (log_partition, log_offset)
+     WHERE q.log_partition = :log_partition AND q.log_offset = :log_offset""")
+
+_PARKED = query("""
+    SELECT aggregate_kind, aggregate_id, count(*) AS events, min(recorded_at) AS since
+      FROM parked_events GROUP BY aggregate_kind, aggregate_id ORDER BY 4""")
+
+_PROJECTED_LOG = query("SELECT topic_id, partitions FROM read_model")
+_CHECKPOINTS = query(
+    "SELECT log_partition, next_offset, last_recorded_at FROM checkpoints ORDER BY log_partition"
+)
+
+_STREAMS = query("""
+    SELECT stream_id, min(oldest_unsent_at) AS oldest_unsent_at,
+           max(rows_waiting) AS rows_waiting, max(rows_max) AS rows_max,
+           max(unrecorded_aggregates) AS unrecorded_aggregates, max(last_error) AS last_error,
+           min(reported_at) AS reported_at
+      FROM streams GROUP BY stream_id ORDER BY stream_id""")
+
+
+# What operators write is theirs, and what mends a gap tells nothing new.
+_OWNERS = query("""
+    SELECT event_type, service, count(*) AS events
+      FROM ledger_events
+     WHERE origin = 'OBSERVED' AND aggregate_kind <> 'stream'
+       AND event_type NOT IN ('GapAccepted', 'RecordSkipped')
+     GROUP BY event_type, service ORDER BY event_type, service""")
+
+
+def anomalies(
+    connection: Connection,
+    *,
+    kind: str | None = None,
+    since: datetime | None = None,
+    aggregate: str | None = None,
+) -> list[Row]:
+    """What went wrong, in the order of time; `aggregate` is `<kind>:<id>`."""
+    filters, given = "", dict[str, Any]()
+    if kind is not None:
+        filters += " AND kind = :kind"
+        given["kind"] = kind
+    if since is not None:
+        filters += " AND occurred_at >= :since"
+        given["since"] = since
+    if aggregate is not None:
+        filters += " AND aggregate_kind = :aggregate_kind AND aggregate_id = :aggregate_id"
+        given["aggregate_kind"], _, given["aggregate_id"] = aggregate.partition(":")
+    times = [name for name in ("since",) if name in given]
+    return rows(connection, query(_ANOMALIES.format(filters=filters), *times), **given)
+
+
+def quarantine(connection: Connection) -> list[Row]:
+    """The records that could not be read, folded or believed."""
+    return rows(connection, _QUARANTINE)
+
+
+def quarantined(connection: Connection, partition: int, offset: int) -> Row | None:
+    """One record in quarantine, with its bytes."""
+    place = {"log_partition": partition, "log_offset": offset}
+    return next(iter(rows(connection, _QUARANTINED, **place)), None)
+
+
+def parked(connection: Connection) -> list[Row]:
+    """The aggregates that wait, with the number of events and the oldest one's time."""
+    return rows(connection, _PARKED)
+
+
+def projected_log(connection: Connection) -> tuple[str | None, int | None]:
+    """The identity and the partitions of the log that is projected; None before the first time."""
+    topic_id, partitions = connection.execute(_PROJECTED_LOG).one()
+    return topic_id, partitions
+
+
+def checkpoints(connection: Connection) -> list[Row]:
+    """How far the projection is, partition by partition."""
+    return rows(connection, _CHECKPOINTS)
+
+
+def streams(connection: Connection) -> list[Row]:
+    """How far each source is: the worst of its partitions."""
+    return rows(connection, _STREAMS)
+
+
+def event_owners(connection: Connection) -> list[Row]:
+    """Which service writes which type of event, and how many it wrote."""
+    return rows(connection, _OWNERS)
