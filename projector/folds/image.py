@@ -29,7 +29,7 @@ from metaledger.projector.folds.properties import (
     change_properties,
     difference,
 )
-from metaledger.projector.folds.step import Fact, Projection, Put, Row, Step, anomaly
+from metaledger.projector.folds.step import Fact, Projection, Put, Row, Step, anomaly, origin_of
 from metaledger.schemas.errors import Unfoldable
 from metaledger.schemas.image import (
     ChangeEvent,
@@ -66,8 +66,6 @@ def fold_image(state: ImageState | None, fact: Fact) -> Step[ImageState]:
     data = fact.event.data
     if not isinstance(data, ImageEvent):
         raise Unfoldable(f"{fact.event.type} is no event of an image")
-    if fact.event.meta.origin is Origin.UNKNOWN:
-        raise Unfoldable("the event's origin is a symbol that this build does not know")
     turn = _Turn(state, fact, data.image_id)
     match data:
         case ImageRegistered():
@@ -92,7 +90,7 @@ class _Turn:
         "fact",
         "image_id",
         "is_new",
-        "observed",
+        "origin",
         "properties",
         "was",
     )
@@ -102,7 +100,7 @@ class _Turn:
         self.was = state or _NOTHING_KNOWN
         self.fact = fact
         self.image_id = image_id
-        self.observed = fact.event.meta.origin is Origin.OBSERVED
+        self.origin = origin_of(fact)
         owner = ("image_id", image_id)
         self.properties = Edit("image_property_history", owner, self.was.properties, fact)
         self.attributes = Edit("image_attribute_history", owner, self.was.attributes, fact)
@@ -114,7 +112,7 @@ class _Turn:
 
     def missed(self, reasons: Sequence[str], gap: Difference | None) -> None:
         """Raises the event's history_gap, one for all reasons, if there is any."""
-        if reasons and self.observed:
+        if reasons and self.origin is Origin.OBSERVED:
             self.found("history_gap", "warning", {"reasons": list(reasons), **_shown(gap)})
 
     def still_altered(self, named: Sequence[str]) -> tuple[str, ...]:
@@ -180,7 +178,7 @@ def _changed(turn: _Turn, data: ChangeEvent) -> Step[ImageState]:
             told["tags"] = _tags_text(data.tags)
     else:
         told = _told(_UPLOADED, _uploaded_values(data))
-    if turn.fact.event.meta.origin is Origin.RECONCILED:
+    if turn.origin is Origin.RECONCILED:
         turn.attributes.overlay(told, via="unseen", replaced="unseen")
     else:
         turn.attributes.overlay(told, via="merge", replaced="overwritten")
@@ -202,9 +200,7 @@ def _changed(turn: _Turn, data: ChangeEvent) -> Step[ImageState]:
 
 
 def _change_properties(turn: _Turn, change: PropertyChange, reasons: list[str]) -> None:
-    outcome = change_properties(
-        turn.properties, change, turn.fact.event.meta.origin, turn.was.altered
-    )
+    outcome = change_properties(turn.properties, change, turn.origin, turn.was.altered)
     if outcome.gap is not None:
         reasons.append("before_differs")
     turn.missed(reasons, outcome.gap)

@@ -13,9 +13,11 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
+from metaledger.schemas.errors import Unfoldable
 from metaledger.schemas.events import Event
 from metaledger.schemas.identity import derived_id
 from metaledger.schemas.log import Position
+from metaledger.schemas.meta import Origin
 
 S = TypeVar("S")
 Row = dict[str, Any]
@@ -60,6 +62,14 @@ class Projection(Generic[S]):
     aggregate_kind: str
     state_type: type[S]
     fold: Callable[[S | None, Fact], Step[S]]
+
+
+def origin_of(fact: Fact) -> Origin:
+    """How the ledger came to know of the event. Raises Unfoldable for a symbol of tomorrow."""
+    origin = fact.event.meta.origin
+    if origin is Origin.UNKNOWN:
+        raise Unfoldable("the event's origin is a symbol that this build does not know")
+    return origin
 
 
 def anomaly(
