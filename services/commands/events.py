@@ -1,6 +1,6 @@
 """`events`: the history as it was written, straight from the log."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
 from threading import Event
 from typing import Annotated, Any
@@ -31,13 +31,16 @@ def events(
     follow: Annotated[bool, typer.Option("--follow", help="go on as events come")] = False,
 ) -> int:
     """The history as it was written; with --follow, and what comes."""
-    aggregate = None if image is None else f"image:{image}"
+    ids = {"image": image}
+    aggregates = {f"{kind}:{given}" for kind, given in ids.items() if given is not None}
     # Without --follow a signal ends it as any command: half a document is no answer.
     with (
         stop_on_signal() if follow else nullcontext(Event()) as stop,
         open_log(shell.settings) as log,
     ):
-        documents = _documents(log, codec_of(shell.settings), aggregate, stop.is_set, follow=follow)
+        documents = _documents(
+            log, codec_of(shell.settings), aggregates, stop.is_set, follow=follow
+        )
         shell.output.stream(documents, line, lines=follow)
     return DONE
 
@@ -68,24 +71,26 @@ def line(document: Document) -> Text:
     for name in ("request_id", "user_id"):
         if meta[name] is not None:
             text.append("  ").append(cell(meta[name]))
-    told = cell(json_text(_told(document["data"])))
+    told = cell(json_text(_told(document["data"], meta["aggregate"])))
     told.stylize("dim")
     return text.append("  ").append(told)
 
 
-def _told(data: dict[str, Any]) -> dict[str, Any]:
-    """What the data tells beside its image: no nulls, nothing empty."""
+def _told(data: dict[str, Any], aggregate: str) -> dict[str, Any]:
+    """What the data tells beside its aggregate: no nulls, nothing empty."""
+    kind = aggregate.partition(":")[0]
+    known = (f"{kind}_id", f"{kind}_uuid")
     told = {}
     for name, value in data.items():
-        if name == "image_id" or value is None or value in ([], {}):
+        if name in known or value is None or value in ([], {}):
             continue
-        told[name] = _told(value) if name == "change" else value
+        told[name] = _told(value, aggregate) if name == "change" else value
     return told
 
 
 def _documents(
-    log: Log, codec: Codec, aggregate: str | None, stop: Callable[[], bool], *, follow: bool
+    log: Log, codec: Codec, aggregates: Collection[str], stop: Callable[[], bool], *, follow: bool
 ) -> Iterator[Document]:
     for record in log_records(log, stop, follow=follow):
-        if aggregate is None or record.key == aggregate:
+        if not aggregates or record.key in aggregates:
             yield document_of(record, codec)
