@@ -3,7 +3,7 @@
 `realistic` simulates a service with a database of its own: what it records is true, apart from what
 it failed to record and what it did against its own rules. `wild` says anything that the contract
 lets one say. Both give events in the log's order with times that never go back, as intake admits
-them; `ledgers` interleaves several images.
+them. `event` and `fact` make any aggregate's.
 """
 
 from dataclasses import replace
@@ -277,15 +277,3 @@ class _Service:
         tags = self.draw(_maybe(TAGS))
         attributes = self.draw(ATTRIBUTES)
         return ImageUpdated(image_id=self.image_id, attributes=attributes, tags=tags, change=change)
-
-
-@st.composite
-def ledgers(draw: st.DrawFn, *, images_max: int = 3) -> list[Event]:
-    """Histories of several images, interleaved; each keeps its own order."""
-    count = draw(st.integers(1, images_max))
-    waiting = [draw(realistic(f"image-{n}") | wild(f"image-{n}")) for n in range(count)]
-    source = draw(st.randoms(use_true_random=False))
-    events = []
-    while any(waiting):
-        events.append(source.choice([history for history in waiting if history]).pop(0))
-    return events

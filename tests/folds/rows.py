@@ -8,8 +8,7 @@ import msgspec
 
 from metaledger.projector.folds import PROJECTIONS, Put
 from metaledger.schemas.events import Event
-from metaledger.schemas.tables.base import METADATA
-from metaledger.schemas.tables.image import TABLES as IMAGE_TABLES
+from metaledger.schemas.tables import METADATA, TABLES
 
 from .histories import fact
 
@@ -25,9 +24,7 @@ class RowTables:
     """Tables in memory, as strict as a database: rows are complete, and new ones are new."""
 
     tables: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = field(
-        default_factory=lambda: {
-            name: {} for name in [*(table.name for table in IMAGE_TABLES), "anomalies"]
-        }
+        default_factory=lambda: {table.name: {} for table in TABLES}
     )
 
     def put(self, changes: Iterable[Put]) -> None:
@@ -55,7 +52,7 @@ class Folding:
     def take(self, events: Sequence[Event]) -> "Folding":
         """Folds the events."""
         for each in events:
-            projection = _projection(each.meta.aggregate)
+            projection = projection_of(each.meta.aggregate)
             state = self.states.get(each.meta.aggregate)
             step = projection.fold(state, fact(each, self.offset))
             self.offset += 1
@@ -67,10 +64,11 @@ class Folding:
         """All states become bytes, and states again."""
         for aggregate, state in self.states.items():
             stored = msgspec.msgpack.encode(state)
-            state_type = _projection(aggregate).state_type
+            state_type = projection_of(aggregate).state_type
             self.states[aggregate] = msgspec.msgpack.decode(stored, type=state_type)
 
 
-def _projection(aggregate: str) -> Any:
+def projection_of(aggregate: str) -> Any:
+    """The projection that folds the aggregate's events."""
     kind = aggregate.partition(":")[0]
     return next(each for each in PROJECTIONS if each.aggregate_kind == kind)

@@ -1,4 +1,4 @@
-"""What holds of every history: of intervals, batches, modes and anomalies."""
+"""What holds of every history of an image: of intervals, modes and anomalies."""
 
 from datetime import datetime
 from itertools import pairwise
@@ -27,7 +27,6 @@ from .histories import (
     VALUES,
     event,
     fact,
-    ledgers,
     realistic,
     wild,
 )
@@ -37,51 +36,6 @@ HISTORIES = ("image_property_history", "image_attribute_history")
 FULL = st.dictionaries(KEYS, VALUES, min_size=4)
 ANY = wild(events_max=6) | realistic()
 some = settings(max_examples=60, deadline=None)
-
-
-@some
-@given(ANY, st.data())
-def test_any_split_into_batches_gives_the_same_rows(
-    events: list[Event], data: st.DataObject
-) -> None:
-    whole = Folding().take(events)
-    split = Folding()
-    for each in events:
-        split.take([each])
-        if data.draw(st.booleans()):
-            split.sleep()
-    assert split.tables == whole.tables
-
-
-@settings(max_examples=20, deadline=None)
-@given(ledgers(), st.randoms(use_true_random=False))
-def test_images_do_not_touch_each_other(events: list[Event], source: Any) -> None:
-    together = Folding().take(events)
-    apart = Folding()
-    aggregates = sorted({each.meta.aggregate for each in events})
-    source.shuffle(aggregates)
-    for aggregate in aggregates:
-        apart.take([each for each in events if each.meta.aggregate == aggregate])
-    assert apart.tables == together.tables
-
-
-@some
-@given(ANY)
-def test_folding_is_deterministic_and_changes_nothing_that_it_was_given(
-    events: list[Event],
-) -> None:
-    state, told = None, []
-    for each in events:
-        stored = repr(state)
-        step = fold_image(state, fact(each))
-        assert step == fold_image(state, fact(each))
-        assert repr(state) == stored
-        told.append(step)
-        state = step.state
-    state = None
-    for each, step in zip(events, told, strict=True):
-        assert fold_image(state, fact(each)) == step
-        state = step.state
 
 
 class Ends:
@@ -152,14 +106,6 @@ def test_intervals_of_a_key_follow_each_other_in_versions_from_1(events: list[Ev
             assert [row["version"] for row in intervals] == list(range(1, len(intervals) + 1))
             for row, following in pairwise(intervals):
                 assert row["valid_from"] <= row["valid_to"] <= following["valid_from"]
-
-
-@some
-@given(ANY)
-def test_a_kind_of_anomaly_is_raised_once_an_event(events: list[Event]) -> None:
-    anomalies = Folding().take(events).tables.rows("anomalies")
-    told = [(row["event_id"], row["kind"]) for row in anomalies]
-    assert len(set(told)) == len(told) == len({row["anomaly_id"] for row in anomalies})
 
 
 @some

@@ -9,16 +9,21 @@ from hypothesis import strategies as st
 
 from metaledger.schemas.events import Event
 from metaledger.schemas.jsonform import to_json
+from metaledger.schemas.tables import TABLES, ledger
 from metaledger.schemas.times import time_text
 
-from .histories import ledgers, realistic, wild
+from .histories import realistic, wild
+from .interleaved import ledgers
 from .oracle import final_rows
 from .rows import Folding
 
+# The tables that folds write, with what their rows are known by.
 ORDER = {
-    "images": ("image_id",),
-    "image_property_history": ("image_id", "key", "version"),
-    "image_attribute_history": ("image_id", "key", "version"),
+    **{
+        table.name: tuple(table.primary_key.columns.keys())
+        for table in TABLES
+        if table not in ledger.TABLES
+    },
     "anomalies": ("aggregate_id", "event_id", "kind"),
 }
 
