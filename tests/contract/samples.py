@@ -3,6 +3,12 @@
 from datetime import UTC, datetime
 
 from metaledger.schemas.events import Event, EventData
+from metaledger.schemas.hypervisor import (
+    HypervisorHostChanged,
+    HypervisorRegistered,
+    HypervisorRemoved,
+    IdSource,
+)
 from metaledger.schemas.image import (
     ImageDataUploaded,
     ImageDeleted,
@@ -15,6 +21,7 @@ from metaledger.schemas.image import (
 from metaledger.schemas.ledger import GapAccepted, RecordSkipped, SourceProgressed
 from metaledger.schemas.meta import Meta, Origin
 
+HYPERVISOR = "3b1f6c1e-8a55-4f3e-9d2e-0c6f5d3f7a10"
 IMAGE = "f411e336-fdd2-4d9b-8fd6-78dfe6809d3b"
 AT = datetime(2026, 11, 21, 13, 43, 32, 516137, tzinfo=UTC)
 CHANGE = PropertyChange(
@@ -49,6 +56,14 @@ DATA: tuple[EventData, ...] = (
     ),
     GapAccepted(gap_stream_id="glance", gap_epoch=1, from_seq=5, to_seq=6, reason="lost disk"),
     RecordSkipped(topic_id="t", log_partition=11, log_offset=1 << 40, reason="no such image"),
+    HypervisorRegistered(
+        hypervisor_id=HYPERVISOR,
+        id_source=IdSource.FILE,
+        host="compute-a",
+        hypervisor_hostname="compute-a.example.org",
+    ),
+    HypervisorHostChanged(hypervisor_id=HYPERVISOR, from_host="compute-a", to_host="renamed"),
+    HypervisorRemoved(hypervisor_id=HYPERVISOR),
 )
 
 

@@ -6,6 +6,12 @@ from typing import Any
 from hypothesis import strategies as st
 
 from metaledger.schemas.events import Event
+from metaledger.schemas.hypervisor import (
+    HypervisorHostChanged,
+    HypervisorRegistered,
+    HypervisorRemoved,
+    IdSource,
+)
 from metaledger.schemas.image import (
     ImageDataUploaded,
     ImageDeleted,
@@ -89,6 +95,16 @@ data = st.one_of(
         reason=texts,
     ),
     st.builds(RecordSkipped, topic_id=texts, log_partition=longs, log_offset=longs, reason=texts),
+    st.builds(
+        HypervisorRegistered,
+        hypervisor_id=names,
+        id_source=st.sampled_from([IdSource.NATIVE, IdSource.FILE, IdSource.DERIVED]),
+        host=texts,
+        hypervisor_hostname=maybe_text,
+        hypervisor_type=maybe_text,
+    ),
+    st.builds(HypervisorHostChanged, hypervisor_id=names, from_host=texts, to_host=texts),
+    st.builds(HypervisorRemoved, hypervisor_id=names),
 )
 
 

@@ -17,6 +17,7 @@ import pytest
 from metaledger.schemas import events
 from metaledger.schemas.catalogue import SCHEMAS, Schema, latest
 from metaledger.schemas.events import EVENT_BY_TYPE, EVENTS
+from metaledger.schemas.hypervisor import IdSource
 from metaledger.schemas.image import Mode, PropertyChange
 from metaledger.schemas.meta import Meta, Origin
 
@@ -43,6 +44,11 @@ DATA = {
         status string, change PropertyChange""",
     "ImageUpdated": "image_id string, attributes map, tags strings?, change PropertyChange",
     "ImageDeleted": "image_id string, deleted_at time",
+    "HypervisorRegistered": """
+        hypervisor_id string, id_source IdSource, host string, hypervisor_hostname string?,
+        hypervisor_type string?""",
+    "HypervisorHostChanged": "hypervisor_id string, from_host string, to_host string",
+    "HypervisorRemoved": "hypervisor_id string",
     "SourceProgressed": """
         oldest_unsent_at time?, rows_waiting long, rows_max long, unrecorded_aggregates long,
         last_error string?""",
@@ -53,10 +59,11 @@ DATA = {
 SYMBOLS = {
     "Origin": ["OBSERVED", "IMPORTED", "RECONCILED", "UNKNOWN"],
     "Mode": ["MERGE", "PURGE", "UNKNOWN"],
+    "IdSource": ["NATIVE", "FILE", "DERIVED", "UNKNOWN"],
 }
 RECORDS = {"Meta": META, "PropertyChange": PROPERTY_CHANGE, **DATA}
 CLASSES: dict[str, type] = {"Meta": Meta, "PropertyChange": PropertyChange, **EVENT_BY_TYPE}
-ENUMS: dict[str, type[StrEnum]] = {"Origin": Origin, "Mode": Mode}
+ENUMS: dict[str, type[StrEnum]] = {"Origin": Origin, "Mode": Mode, "IdSource": IdSource}
 
 # A field as both sides are brought to: its name, its type, its default.
 Line = tuple[str, str, object]
