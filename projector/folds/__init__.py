@@ -6,9 +6,10 @@ module and its name in `PROJECTIONS`.
 
 from typing import Any
 
+from metaledger.projector.folds.hypervisor import HYPERVISOR_PROJECTION
 from metaledger.projector.folds.image import IMAGE_PROJECTION
 from metaledger.projector.folds.step import Fact, Projection, Put, Step
 
-PROJECTIONS: tuple[Projection[Any], ...] = (IMAGE_PROJECTION,)
+PROJECTIONS: tuple[Projection[Any], ...] = (IMAGE_PROJECTION, HYPERVISOR_PROJECTION)
 
 __all__ = ["PROJECTIONS", "Fact", "Projection", "Put", "Step"]

@@ -9,12 +9,12 @@ names those that have no public name.
 
 from sqlalchemy import Table
 
-from metaledger.schemas.tables import image, ledger
+from metaledger.schemas.tables import hypervisor, image, ledger
 from metaledger.schemas.tables.base import METADATA, SHARED, JsonValue, UtcTime, View
 
 SHARED_TABLES: tuple[Table, ...] = ledger.SHARED_TABLES
-TABLES: tuple[Table, ...] = (*ledger.TABLES, *image.TABLES)
-VIEWS: tuple[View, ...] = (*ledger.VIEWS, *image.VIEWS)
+TABLES: tuple[Table, ...] = (*ledger.TABLES, *image.TABLES, *hypervisor.TABLES)
+VIEWS: tuple[View, ...] = (*ledger.VIEWS, *image.VIEWS, *hypervisor.VIEWS)
 PRIVATE: frozenset[str] = frozenset({"aggregate_states"})
 
 __all__ = [

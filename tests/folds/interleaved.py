@@ -4,10 +4,15 @@ from hypothesis import strategies as st
 
 from metaledger.schemas.events import Event
 
-from . import histories
+from . import histories, hypervisor_histories
 
 # Any history of one aggregate with that id.
-HISTORIES = {"image": lambda name: histories.realistic(name) | histories.wild(name)}
+HISTORIES = {
+    "image": lambda name: histories.realistic(name) | histories.wild(name),
+    "hypervisor": lambda name: (
+        hypervisor_histories.realistic(name) | hypervisor_histories.wild(name)
+    ),
+}
 
 
 @st.composite

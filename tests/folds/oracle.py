@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 
-from . import image_oracle
+from . import hypervisor_oracle, image_oracle
 
-ORACLES = {"image": image_oracle.final_rows}
+ORACLES = {"image": image_oracle.final_rows, "hypervisor": hypervisor_oracle.final_rows}
 
 
 def final_rows(history):

@@ -12,6 +12,7 @@ from metaledger.schemas.jsonform import to_json
 from metaledger.schemas.tables import TABLES, ledger
 from metaledger.schemas.times import time_text
 
+from . import hypervisor_histories
 from .histories import realistic, wild
 from .interleaved import ledgers
 from .oracle import final_rows
@@ -49,8 +50,14 @@ def plain(row: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("histories", "examples"),
-    [(wild(), 120), (realistic(), 200), (ledgers(), 25)],
-    ids=["wild", "realistic", "interleaved"],
+    [
+        (wild(), 120),
+        (realistic(), 200),
+        (hypervisor_histories.wild(), 150),
+        (hypervisor_histories.realistic(), 100),
+        (ledgers(), 25),
+    ],
+    ids=["wild", "realistic", "wild hypervisors", "realistic hypervisors", "interleaved"],
 )
 def test_folds_and_oracle_agree_row_by_row(
     histories: st.SearchStrategy[list[Event]], examples: int
