@@ -57,6 +57,10 @@ ConfigOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on standard output")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="log more")]
+# Not of all commands, but of all that show a history.
+AsOf = Annotated[
+    str | None, typer.Option(metavar="TIME", help="as of this time (RFC 3339, with an offset)")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +112,12 @@ def answer_no(shell: Shell, sentence: str) -> int:
         shell.output.answer(None, tuple)
     sys.stderr.write(f"metaledger: {harmless(sentence)}\n")
     return NO
+
+
+def answer_unknown(shell: Shell, what: str, at: datetime | None) -> int:
+    """The answer is no: the read model knows nothing of that, or did not at that time."""
+    when = "" if at is None else " as of that time"
+    return answer_no(shell, f"the read model knows no {what}{when}")
 
 
 def parse_moment(text: str | None, option: str) -> datetime | None:

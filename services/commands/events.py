@@ -27,11 +27,12 @@ def register(app: typer.Typer) -> None:
 
 def events(
     shell: Shell,
-    image: Annotated[str | None, typer.Option(metavar="ID", help="of this image only")] = None,
+    image: Annotated[str | None, typer.Option(metavar="ID", help="of this image")] = None,
+    hypervisor: Annotated[str | None, typer.Option(metavar="ID", help="of this hypervisor")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="go on as events come")] = False,
 ) -> int:
-    """The history as it was written; with --follow, and what comes."""
-    ids = {"image": image}
+    """The history as it was written, of all or of those named; with --follow, and what comes."""
+    ids = {"image": image, "hypervisor": hypervisor}
     aggregates = {f"{kind}:{given}" for kind, given in ids.items() if given is not None}
     # Without --follow a signal ends it as any command: half a document is no answer.
     with (

@@ -14,17 +14,15 @@ from metaledger.services.queries import Row
 from metaledger.services.reading import reading
 from metaledger.services.shell import (
     DONE,
+    AsOf,
     Shell,
     add_group,
-    answer_no,
+    answer_unknown,
     parse_moment,
 )
 from metaledger.services.terminal import cell, table, table_of
 
 ImageId = Annotated[str, typer.Argument(metavar="ID", help="the image's id")]
-AsOf = Annotated[
-    str | None, typer.Option(metavar="TIME", help="as of this time (RFC 3339, with an offset)")
-]
 _LANDMARKS = ("registered_at", "data_uploaded_at", "deleted_at")
 _HISTORY = ("valid_from", "valid_to", "what", "key", "version", "value", "set_via", "end_reason")
 # What each reason says to people.
@@ -55,7 +53,7 @@ def show(shell: Shell, image_id: ImageId, as_of: AsOf = None) -> int:
     with reading(shell.settings.read_model) as connection:
         document = image_as_of(connection, image_id, at)
     if document is None:
-        return _unknown(shell, image_id, at)
+        return answer_unknown(shell, f"image {image_id}", at)
 
     def view() -> Views:
         yield table(("attribute", "value"), document["attributes"].items())
@@ -75,7 +73,7 @@ def history(shell: Shell, image_id: ImageId, as_of: AsOf = None) -> int:
     with reading(shell.settings.read_model) as connection:
         rows = queries.image.history(connection, image_id, at or queries.END_OF_TIME)
     if not rows:
-        return _unknown(shell, image_id, at)
+        return answer_unknown(shell, f"image {image_id}", at)
 
     def view() -> Views:
         yield table_of(_HISTORY, rows)
@@ -91,7 +89,7 @@ def explain(shell: Shell, image_id: ImageId, as_of: AsOf = None) -> int:
         document = image_as_of(connection, image_id, at)
         rows = queries.image.explanation(connection, image_id, at or queries.END_OF_TIME)
     if document is None:
-        return _unknown(shell, image_id, at)
+        return answer_unknown(shell, f"image {image_id}", at)
     keys = [explained(row) for row in rows]
 
     def view() -> Views:
@@ -183,8 +181,3 @@ def _event(row: Row, role: str, how: str | None) -> Document:
         "user_id": row[f"{role}_user"],
         "service": row[f"{role}_service"],
     }
-
-
-def _unknown(shell: Shell, image_id: str, at: datetime | None) -> int:
-    when = "" if at is None else " as of that time"
-    return answer_no(shell, f"the read model knows no image {image_id}{when}")

@@ -18,6 +18,7 @@ _TIMES = (
     "registered_at",
     "data_uploaded_at",
     "deleted_at",
+    "removed_at",
     "since",
     "valid_from",
     "valid_to",

@@ -22,11 +22,12 @@ from metaledger.schemas.log import NewRecord
 from metaledger.schemas.log.embedded import create_embedded_log
 from metaledger.services import cli
 from tests.contract.mutating import Material, mutated
-from tests.contract.samples import EVENTS, IMAGE
+from tests.contract.samples import EVENTS, HYPERVISOR, IMAGE
 
 from .fuzz_targets import TARGETS, Broken
 
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "1-purge-on-upload.jsonl"
+HOSTNAME_CHANGE = SCENARIO.with_name("4-hostname-change.jsonl")
 # These run until they are stopped.
 _ENDLESS = {("demo",), ("relay",), "--follow"}
 _STATUSES = {0, 1, 2, 3}
@@ -103,8 +104,10 @@ _QUERIES = (
 _FITTING: dict[str, Sequence[str]] = {
     "image_id": (IMAGE, "i"),
     "image": (IMAGE, "i"),
+    "hypervisor_id": (HYPERVISOR, "h"),
+    "hypervisor": (HYPERVISOR, "h"),
     "where": ("0:0", "0:3", "0/7", "0:999"),
-    "aggregate": (f"image:{IMAGE}", "image:i", "stream:s"),
+    "aggregate": (f"image:{IMAGE}", "image:i", f"hypervisor:{HYPERVISOR}", "stream:s"),
     "as_of": ("2026-11-21T13:43:32Z", "0001-01-01T00:00:00Z"),
     "since": ("2026-11-21T13:43:32Z", "9999-12-31T23:59:59Z"),
     "query": _QUERIES,
@@ -190,8 +193,12 @@ def _value(name: str, random: Random) -> str:
 
 def lay_out(random: Random) -> None:
     """A ledger and one with poison, each with its read model."""
+    told = HOSTNAME_CHANGE.read_text(encoding="utf-8").splitlines(keepends=True)
+    of_hypervisors = [line for line in told if line.startswith('{"type": "Hypervisor')]
+    Path("hypervisors.jsonl").write_text("".join(of_hypervisors), encoding="utf-8")
     for words in (
         ["emit", str(SCENARIO), "--ledger", "sqlite:///good.db"],
+        ["emit", "hypervisors.jsonl", "--ledger", "sqlite:///good.db"],
         ["project", "--ledger", "sqlite:///good.db", "--read-model", "sqlite:///read.db"],
     ):
         status, _, err = outcome(words)
