@@ -4,6 +4,7 @@ from .samples import SCENARIO, SCENARIO_HYPERVISOR, file_of, hypervisor_events, 
 
 HOSTILE = "\x1b]0;pwned\x07\u202e[bold]"
 BEFORE = "2015-02-27T17:24:35.999999+01:00"
+CHANGE = "2015-02-27T16:24:36Z"
 
 
 @pytest.fixture
@@ -45,6 +46,8 @@ def test_a_hypervisor_is_shown_as_it_was(metaledger):
     assert [one["host"] for one in document["endpoints"]] == ["compute-a"]
     assert document["attributes"] == {"registered_at": "2015-02-27T08:00:00.000000Z"}
     assert "compute-a" in metaledger(*shown).out
+    then = ("hypervisor", "show", SCENARIO_HYPERVISOR, "--as-of", CHANGE)
+    assert [one["host"] for one in metaledger("--json", *then).document["endpoints"]] == ["renamed"]
 
 
 @pytest.mark.usefixtures("scenario")
