@@ -9,13 +9,21 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
+from metaledger.schemas.disk import DISK_EVENTS, DiskEvent
 from metaledger.schemas.hypervisor import HYPERVISOR_EVENTS, HypervisorEvent
 from metaledger.schemas.image import IMAGE_EVENTS, ImageEvent
+from metaledger.schemas.instance import INSTANCE_EVENTS, InstanceEvent
 from metaledger.schemas.ledger import LEDGER_EVENTS, LedgerEvent
 from metaledger.schemas.meta import Context, Meta, Origin
 
-EventData = ImageEvent | HypervisorEvent | LedgerEvent
-EVENTS: tuple[type[EventData], ...] = (*IMAGE_EVENTS, *HYPERVISOR_EVENTS, *LEDGER_EVENTS)
+EventData = ImageEvent | InstanceEvent | DiskEvent | HypervisorEvent | LedgerEvent
+EVENTS: tuple[type[EventData], ...] = (
+    *IMAGE_EVENTS,
+    *INSTANCE_EVENTS,
+    *DISK_EVENTS,
+    *HYPERVISOR_EVENTS,
+    *LEDGER_EVENTS,
+)
 EVENT_BY_TYPE: dict[str, type[EventData]] = {event.__name__: event for event in EVENTS}
 
 

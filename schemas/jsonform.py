@@ -35,7 +35,8 @@ def parse_line(line: str, context: Context) -> Draft:
     event_type = top.get("type")
     shape = DATA_SHAPES.get(event_type) if isinstance(event_type, str) else None
     if shape is None:
-        expected = "one of " + ", ".join(sorted(DATA_SHAPES))
+        # There are too many of them for one line.
+        expected = "one of the types that `metaledger schema list` shows"
         raise InvalidEvent("type", expected=expected, got=shown(event_type))
     if "data" not in top:
         raise InvalidEvent("data", expected="an object", got="nothing")

@@ -142,8 +142,10 @@ def _optional(inner: Shape) -> Shape:
 
 
 def _enum(cls: type[StrEnum], symbols: typing.Sequence[str]) -> Shape:
-    # UNKNOWN is what an old reader makes of a symbol of tomorrow; nobody may say it.
-    speakable = {str(member): member for member in cls if str(member) != "UNKNOWN"}
+    # UNKNOWN is what an old reader makes of a symbol of tomorrow; nobody may say it, except where
+    # it is an answer of its own.
+    says_unknown = getattr(cls, "SAYS_UNKNOWN", False)
+    speakable = {str(member): member for member in cls if says_unknown or str(member) != "UNKNOWN"}
 
     def parse(raw: Raw) -> Raw:
         if not isinstance(raw, str) or raw not in speakable:

@@ -21,6 +21,8 @@ from metaledger.schemas.image import (
 from metaledger.schemas.ledger import GapAccepted, RecordSkipped, SourceProgressed
 from metaledger.schemas.meta import Meta, Origin
 
+from . import instance_samples
+
 HYPERVISOR = "3b1f6c1e-8a55-4f3e-9d2e-0c6f5d3f7a10"
 IMAGE = "f411e336-fdd2-4d9b-8fd6-78dfe6809d3b"
 AT = datetime(2026, 11, 21, 13, 43, 32, 516137, tzinfo=UTC)
@@ -64,6 +66,7 @@ DATA: tuple[EventData, ...] = (
     ),
     HypervisorHostChanged(hypervisor_id=HYPERVISOR, from_host="compute-a", to_host="renamed"),
     HypervisorRemoved(hypervisor_id=HYPERVISOR),
+    *instance_samples.DATA,
 )
 
 

@@ -1,6 +1,5 @@
 """Any event that the contract allows, for hypothesis."""
 
-from datetime import UTC
 from typing import Any
 
 from hypothesis import strategies as st
@@ -24,15 +23,9 @@ from metaledger.schemas.image import (
 from metaledger.schemas.ledger import GapAccepted, RecordSkipped, SourceProgressed
 from metaledger.schemas.meta import Meta, Origin
 
-# Any Unicode that can be stored: no NUL, no lone surrogate.
-texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
-names = texts.filter(bool)
-longs = st.integers(-(2**63), 2**63 - 1)
-times = st.datetimes(timezones=st.just(UTC))
-maybe_text = st.none() | texts
-maybe_long = st.none() | longs
-lists = st.lists(texts, max_size=3).map(tuple)
-maps = st.dictionaries(texts, maybe_text, max_size=4)
+from . import instance_strategies
+from .values import lists, longs, maps, maybe_long, maybe_text, names, texts, times
+
 changes = st.builds(
     PropertyChange,
     mode=st.sampled_from([Mode.MERGE, Mode.PURGE]),
@@ -105,6 +98,7 @@ data = st.one_of(
     ),
     st.builds(HypervisorHostChanged, hypervisor_id=names, from_host=texts, to_host=texts),
     st.builds(HypervisorRemoved, hypervisor_id=names),
+    instance_strategies.data,
 )
 
 

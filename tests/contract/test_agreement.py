@@ -16,9 +16,11 @@ import pytest
 
 from metaledger.schemas import events
 from metaledger.schemas.catalogue import SCHEMAS, Schema, latest
+from metaledger.schemas.disk import DiskLayout, DiskSource, SourceKind
 from metaledger.schemas.events import EVENT_BY_TYPE, EVENTS
 from metaledger.schemas.hypervisor import IdSource
 from metaledger.schemas.image import Mode, PropertyChange
+from metaledger.schemas.instance import RelocationCause, SnapshotPurpose, Verdict
 from metaledger.schemas.meta import Meta, Origin
 
 META = """
@@ -30,6 +32,11 @@ META = """
 PROPERTY_CHANGE = """
     mode Mode, set map, removed strings?, seen strings?, exempt strings, before map?, after map?,
     before_digest string?, after_digest string?, altered strings
+"""
+DISK_SOURCE = "kind SourceKind, image_id string?, function string?"
+DISK_LAYOUT = """
+    version string, backend string, format string, size_bytes long, source DiskSource,
+    location string?, extra map
 """
 DATA = {
     "ImageRegistered": """
@@ -49,6 +56,35 @@ DATA = {
         hypervisor_type string?""",
     "HypervisorHostChanged": "hypervisor_id string, from_host string, to_host string",
     "HypervisorRemoved": "hypervisor_id string",
+    "InstanceBooted": """
+        instance_uuid string, image_ref string?, system_metadata map, flavor string?,
+        hypervisor_id string?, host string?, altered strings""",
+    "InstanceSystemMetadataSaved": """
+        instance_uuid string, operation string, before map?, after map, altered strings""",
+    "SnapshotTaken": """
+        instance_uuid string, snapshot_image_id string, image_ref string?,
+        purpose SnapshotPurpose, properties map, altered strings""",
+    "InstanceRebuilt": """
+        instance_uuid string, previous_image_ref string?, image_ref string, before map?,
+        after map?, altered strings""",
+    "InstanceRebuildRolledBack": """
+        instance_uuid string, image_ref string?, after map?, altered strings""",
+    "InstanceRescued": """
+        instance_uuid string, rescue_image_ref string, rescue_metadata map, altered strings""",
+    "InstanceUnrescued": "instance_uuid string",
+    "InstanceRelocated": """
+        instance_uuid string, cause RelocationCause, from_hypervisor_id string?,
+        to_hypervisor_id string?, from_host string?, to_host string?""",
+    "InstanceDeleted": "instance_uuid string, deleted_at time",
+    "DiskCreationStarted": "instance_uuid string, disk string, layout DiskLayout",
+    "DiskCreated": "instance_uuid string, disk string, layout DiskLayout?",
+    "DiskCreationFailed": "instance_uuid string, disk string, error string",
+    "DiskLayoutBackfilled": "instance_uuid string, disk string, layout DiskLayout",
+    "DiskLayoutChanged": "instance_uuid string, disk string, layout DiskLayout, reason string",
+    "DiskDeleted": "instance_uuid string, disk string",
+    "DestroyJudged": """
+        instance_uuid string, hypervisor_id string, host string, verdict Verdict,
+        reason string""",
     "SourceProgressed": """
         oldest_unsent_at time?, rows_waiting long, rows_max long, unrecorded_aggregates long,
         last_error string?""",
@@ -60,10 +96,32 @@ SYMBOLS = {
     "Origin": ["OBSERVED", "IMPORTED", "RECONCILED", "UNKNOWN"],
     "Mode": ["MERGE", "PURGE", "UNKNOWN"],
     "IdSource": ["NATIVE", "FILE", "DERIVED", "UNKNOWN"],
+    "SnapshotPurpose": ["SNAPSHOT", "BACKUP", "SHELVE", "UNKNOWN"],
+    "RelocationCause": [
+        "SCHEDULED",
+        "EVACUATION",
+        "LIVE_MIGRATION",
+        "COLD_MIGRATION",
+        "RESIZE",
+        "UNSHELVE",
+        "UNKNOWN",
+    ],
+    "Verdict": ["ALLOW", "DENY", "UNKNOWN"],
+    "SourceKind": ["IMAGE", "FUNCTION", "UNKNOWN"],
 }
-RECORDS = {"Meta": META, "PropertyChange": PROPERTY_CHANGE, **DATA}
-CLASSES: dict[str, type] = {"Meta": Meta, "PropertyChange": PropertyChange, **EVENT_BY_TYPE}
-ENUMS: dict[str, type[StrEnum]] = {"Origin": Origin, "Mode": Mode, "IdSource": IdSource}
+SHARED = (Meta, PropertyChange, DiskLayout, DiskSource)
+RECORDS = {
+    "Meta": META,
+    "PropertyChange": PROPERTY_CHANGE,
+    "DiskLayout": DISK_LAYOUT,
+    "DiskSource": DISK_SOURCE,
+    **DATA,
+}
+CLASSES: dict[str, type] = {**{cls.__name__: cls for cls in SHARED}, **EVENT_BY_TYPE}
+ENUMS: dict[str, type[StrEnum]] = {
+    cls.__name__: cls
+    for cls in (Origin, Mode, IdSource, SnapshotPurpose, RelocationCause, Verdict, SourceKind)
+}
 
 # A field as both sides are brought to: its name, its type, its default.
 Line = tuple[str, str, object]
@@ -212,7 +270,8 @@ def test_every_schema_is_safe_to_read(schema: Schema) -> None:
             continue
         avro_kind(node)  # refuses what is none of the contract's few forms, as array of null
         if isinstance(node, list):
-            assert not named(node, "record"), "no unions of records"
+            records = [each for each in node if isinstance(each, dict) and "fields" in each]
+            assert len(records) <= 1, "no unions of records; one may be null"
         if isinstance(node, dict) and "name" in node:
             names.append(node["name"])
         if isinstance(node, dict) and node["type"] == "enum":

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,6 +46,13 @@ def with_property(key: str, value: str | None) -> Event:
     return event(ImageUpdated(image_id="i", change=change))
 
 
+def as_avro(value: Any) -> Any:
+    """A value of the contract as a reader of Avro gives it."""
+    if is_dataclass(value):
+        return {field.name: as_avro(getattr(value, field.name)) for field in fields(value)}
+    return list(value) if isinstance(value, tuple) else value
+
+
 @given(events(), st.sampled_from([SINGLE_OBJECT, CONFLUENT]))
 def test_what_was_encoded_is_decoded_to_the_same_event(told: Event, codec: Codec) -> None:
     encoded = codec.encode(told)
@@ -63,13 +70,8 @@ def test_independent_readers_find_the_same_data(told: Event) -> None:
     by_apache: Any = avro.io.DatumReader(schema).read(decoder)
     assert by_fastavro == by_apache
     assert by_apache["meta"]["occurred_at"] == told.meta.occurred_at
-    for name, value in by_apache.items():
-        if name not in {"meta", "change"}:
-            in_event = getattr(told.data, name)
-            assert value == (list(in_event) if isinstance(in_event, tuple) else in_event)
-    if isinstance(told.data, ImageUpdated):
-        assert by_apache["change"]["set"] == told.data.change.set
-        assert by_apache["change"]["before"] == told.data.change.before
+    del by_apache["meta"]
+    assert by_apache == as_avro(told.data)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda each: each.type)

@@ -50,7 +50,7 @@ def test_global_options_stand_before_a_command_or_behind_it(metaledger):
     before = metaledger("--json", "schema", "list")
     behind = metaledger("schema", "list", "--json")
     assert before.document == behind.document
-    assert before.document[0]["type"] == "GapAccepted"
+    assert before.document[0]["type"] == "DestroyJudged"
     assert "GapAccepted" in metaledger("schema", "list").out
 
 
