@@ -1,12 +1,12 @@
 """The tables and views of images (READ_MODEL.md), written by the projection of the same name.
 
-The two histories have one form: a row a key and version, from when to when, and why it ended.
-Their primary keys serve the history of an image, and with it every as-of question about one.
+The two histories have the form of `intervals`.
 """
 
-from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text, select, text
+from sqlalchemy import BigInteger, Column, Table, Text, select
 
 from metaledger.schemas.tables.base import METADATA, UtcTime, View
+from metaledger.schemas.tables.intervals import interval_table
 
 images = Table(
     "images",
@@ -35,38 +35,13 @@ images = Table(
 
 
 def _history(name: str, *, key: str, comment: str) -> Table:
-    live = text("valid_to IS NULL")
-    return Table(
+    return interval_table(
         name,
-        METADATA,
-        Column("image_id", Text, primary_key=True, comment="The image's id."),
-        Column("key", Text, primary_key=True, comment=f"The {key}'s name."),
-        Column(
-            "version",
-            Integer,
-            primary_key=True,
-            autoincrement=False,
-            comment="1, 2, 3 … for each image and key.",
-        ),
-        Column("value", Text, comment=f"The {key}'s value; null is a value too."),
-        Column("valid_from", UtcTime, nullable=False, comment="Since when it had this value."),
-        Column("valid_to", UtcTime, comment="Until when, this time excluded; null: live."),
-        Column("set_by_event", Text, nullable=False, comment="The event that set it."),
-        Column(
-            "set_via",
-            Text,
-            nullable=False,
-            comment="registered, merge, purge, or unseen: found set, nobody saw how.",
-        ),
-        Column("ended_by_event", Text, comment="The event that ended it; null: live."),
-        Column(
-            "end_reason",
-            Text,
-            comment="overwritten, removed (meant by the caller), purged (not meant, or nobody "
-            "knows), image_deleted, or unseen; null: live.",
-        ),
-        # Which images have it now. The value has no part in it: it may exceed what an index takes.
-        Index(None, "key", "image_id", postgresql_where=live, sqlite_where=live),
+        [Column("image_id", Text, primary_key=True, comment="The image's id.")],
+        key=key,
+        ways="registered, merge, purge, or unseen: found set, nobody saw how.",
+        ends="overwritten, removed (meant by the caller), purged (not meant, or nobody "
+        "knows), image_deleted, or unseen; null: live.",
         comment=comment,
     )
 
