@@ -8,8 +8,13 @@ from typing import Any
 
 from metaledger.projector.folds.hypervisor import HYPERVISOR_PROJECTION
 from metaledger.projector.folds.image import IMAGE_PROJECTION
+from metaledger.projector.folds.instance import INSTANCE_PROJECTION
 from metaledger.projector.folds.step import Fact, Projection, Put, Step
 
-PROJECTIONS: tuple[Projection[Any], ...] = (IMAGE_PROJECTION, HYPERVISOR_PROJECTION)
+PROJECTIONS: tuple[Projection[Any], ...] = (
+    IMAGE_PROJECTION,
+    INSTANCE_PROJECTION,
+    HYPERVISOR_PROJECTION,
+)
 
 __all__ = ["PROJECTIONS", "Fact", "Projection", "Put", "Step"]

@@ -15,8 +15,21 @@ from msgspec import Struct, field
 from metaledger.projector.folds.step import Fact, Put, Row
 
 Values = Mapping[str, str | None]
-SetVia = Literal["registered", "merge", "purge", "unseen"]
-EndReason = Literal["overwritten", "removed", "purged", "image_deleted", "unseen"]
+SetVia = Literal[
+    "registered",
+    "merge",
+    "purge",
+    "booted",
+    "saved",
+    "rebuilt",
+    "rolled_back",
+    "rescued",
+    "told",
+    "unseen",
+]
+EndReason = Literal[
+    "overwritten", "removed", "purged", "image_deleted", "instance_deleted", "unseen"
+]
 
 
 class Interval(Struct, frozen=True, array_like=True, gc=False):

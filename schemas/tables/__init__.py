@@ -9,12 +9,18 @@ names those that have no public name.
 
 from sqlalchemy import Table
 
-from metaledger.schemas.tables import hypervisor, image, ledger
+from metaledger.schemas.tables import disk, hypervisor, image, instance, ledger
 from metaledger.schemas.tables.base import METADATA, SHARED, JsonValue, UtcTime, View
 
 SHARED_TABLES: tuple[Table, ...] = ledger.SHARED_TABLES
-TABLES: tuple[Table, ...] = (*ledger.TABLES, *image.TABLES, *hypervisor.TABLES)
-VIEWS: tuple[View, ...] = (*ledger.VIEWS, *image.VIEWS, *hypervisor.VIEWS)
+TABLES: tuple[Table, ...] = (
+    *ledger.TABLES,
+    *image.TABLES,
+    *instance.TABLES,
+    *disk.TABLES,
+    *hypervisor.TABLES,
+)
+VIEWS: tuple[View, ...] = (*ledger.VIEWS, *image.VIEWS, *instance.VIEWS, *hypervisor.VIEWS)
 PRIVATE: frozenset[str] = frozenset({"aggregate_states"})
 
 __all__ = [

@@ -123,9 +123,7 @@ def _image_metadata() -> Select[Any]:
         .subquery("stored")
     )
     same = and_(told.c.instance_uuid == stored.c.instance_uuid, told.c.key == stored.c.key)
-    differs = or_(
-        stored.c.key.is_(None), told.c.value.is_distinct_from(stored.c.value)
-    )
+    differs = or_(stored.c.key.is_(None), told.c.value.is_distinct_from(stored.c.value))
     known = exists().where(
         instances.c.instance_uuid == stored.c.instance_uuid,
         instances.c.authoritative_by_event.is_not(None),

@@ -4,11 +4,12 @@ from hypothesis import strategies as st
 
 from metaledger.schemas.events import Event
 
-from . import histories, hypervisor_histories
+from . import histories, hypervisor_histories, instance_histories
 
 # Any history of one aggregate with that id.
 HISTORIES = {
     "image": lambda name: histories.realistic(name) | histories.wild(name),
+    "instance": lambda name: instance_histories.realistic(name) | instance_histories.wild(name),
     "hypervisor": lambda name: (
         hypervisor_histories.realistic(name) | hypervisor_histories.wild(name)
     ),

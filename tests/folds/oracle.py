@@ -2,9 +2,13 @@
 
 from collections import defaultdict
 
-from . import hypervisor_oracle, image_oracle
+from . import hypervisor_oracle, image_oracle, instance_oracle
 
-ORACLES = {"image": image_oracle.final_rows, "hypervisor": hypervisor_oracle.final_rows}
+ORACLES = {
+    "image": image_oracle.final_rows,
+    "instance": instance_oracle.final_rows,
+    "hypervisor": hypervisor_oracle.final_rows,
+}
 
 
 def final_rows(history):

@@ -12,7 +12,7 @@ from metaledger.schemas.jsonform import to_json
 from metaledger.schemas.tables import TABLES, ledger
 from metaledger.schemas.times import time_text
 
-from . import hypervisor_histories
+from . import hypervisor_histories, instance_histories
 from .histories import realistic, wild
 from .interleaved import ledgers
 from .oracle import final_rows
@@ -53,11 +53,21 @@ def plain(row: dict[str, Any]) -> dict[str, Any]:
     [
         (wild(), 120),
         (realistic(), 200),
+        (instance_histories.wild(), 200),
+        (instance_histories.realistic(), 100),
         (hypervisor_histories.wild(), 150),
         (hypervisor_histories.realistic(), 100),
         (ledgers(), 25),
     ],
-    ids=["wild", "realistic", "wild hypervisors", "realistic hypervisors", "interleaved"],
+    ids=[
+        "wild",
+        "realistic",
+        "wild instances",
+        "realistic instances",
+        "wild hypervisors",
+        "realistic hypervisors",
+        "interleaved",
+    ],
 )
 def test_folds_and_oracle_agree_row_by_row(
     histories: st.SearchStrategy[list[Event]], examples: int

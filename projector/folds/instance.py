@@ -1,0 +1,225 @@
+"""The instance aggregate: what its events make of an instance (EVENTS.md, "Folding instances").
+Pure.
+
+Gives the rows of `instances`, its histories and locations, and the anomalies that instances raise,
+each kind once an event; its disks are folded in `disk`. Decided here, where the contract leaves it
+open, as for images:
+
+- What the compute side tells (rescue, snapshots, disks) and what the service's database tells (all
+  else) come by streams without an order between them: neither ever looks at the other. So a
+  deletion ends no rescue and no disk; `instances` shows no rescue of a deleted instance.
+- A null of a boot tells nothing. A boot that comes late is the first; a second one raises
+  history_gap, and what it replaces or leaves out ended unseen.
+- An event of a deleted instance from its database is applied, brings it back and raises
+  history_gap; a second deletion changes nothing. The row of `instances` keeps what was last known.
+- `before`, `previous_image_ref` and the place that a relocation leaves say what was there: where
+  the ledger knew otherwise, that ended unseen, and it raises history_gap. Where it knew nothing yet
+  (nobody saw the instance boot), it raises none.
+- A rebuild can be rolled back until the next rebuild, boot or deletion. One that puts back another
+  image than was there raises semantics_divergence, and is right. Where no rebuild is known it
+  raises history_gap for an instance that was seen to boot.
+- Requests are compared as they are told: a rebuild and a save that both name none are of one.
+- `boot_metadata_overwritten` is raised where a save changes the stored value of an authoritative
+  key to another than the authoritative one; again, when it changes again.
+- What a RECONCILED event does, nobody saw: it is set and ends unseen, and shows nothing that the
+  service did wrong. history_gap is raised by OBSERVED events alone.
+- `details`: `reasons` of a history_gap (`booted_again`, `was_deleted`, `before_differs`,
+  `image_ref_differs`, `place_differs`, `never_rebuilt`); `expected` and `found` (the keys that
+  differ) of it, of semantics_divergence and, with `operation`, of boot_metadata_overwritten, where
+  the authoritative values are expected; of base_image_ref_dropped the lost `base_image_ref` and the
+  new `image_ref`; of destroy_denied all that the judgement says; `keys` of a value_altered.
+"""
+
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from metaledger.projector.folds.disk import fold_disk
+from metaledger.projector.folds.instance_turn import (
+    NOTHING_KNOWN,
+    InstanceState,
+    Turn,
+    attribute_edit,
+    instance_put,
+    of_kind,
+)
+from metaledger.projector.folds.location import Place
+from metaledger.projector.folds.metadata import image_keys, rebuilt, rolled_back, saved
+from metaledger.projector.folds.properties import difference
+from metaledger.projector.folds.step import Fact, Projection, Step, anomaly, origin_of
+from metaledger.schemas.disk import DiskEvent
+from metaledger.schemas.errors import Unfoldable
+from metaledger.schemas.instance import (
+    DestroyJudged,
+    InstanceBooted,
+    InstanceDeleted,
+    InstanceEvent,
+    InstanceRebuildRolledBack,
+    InstanceRebuilt,
+    InstanceRelocated,
+    InstanceRescued,
+    InstanceSystemMetadataSaved,
+    InstanceUnrescued,
+    RelocationCause,
+    SnapshotPurpose,
+    SnapshotTaken,
+    Verdict,
+)
+from metaledger.schemas.meta import Origin
+
+
+def fold_instance(state: InstanceState | None, fact: Fact) -> Step[InstanceState]:
+    """The instance after the event. Raises Unfoldable."""
+    data = fact.event.data
+    if isinstance(data, DiskEvent):
+        return _disk_told(state, fact, data)
+    if not isinstance(data, InstanceEvent):
+        raise Unfoldable(f"{fact.event.type} is no event of an instance")
+    turn = Turn(state, fact, data.instance_uuid)
+    match data:
+        case InstanceBooted():
+            return _booted(turn, data)
+        case InstanceSystemMetadataSaved():
+            return saved(turn, data)
+        case SnapshotTaken():
+            return _snapshot_taken(turn, data)
+        case InstanceRebuilt():
+            return rebuilt(turn, data)
+        case InstanceRebuildRolledBack():
+            return rolled_back(turn, data)
+        case InstanceRescued():
+            return _rescued(turn, data)
+        case InstanceUnrescued():
+            turn.become(turn.rescue_attributes, {}, via="rescued")
+            turn.become(turn.rescue, {}, via="rescued")
+            return turn.step()
+        case InstanceRelocated():
+            return _relocated(turn, data)
+        case InstanceDeleted():
+            return _deleted(turn, data)
+        case DestroyJudged():
+            return _judged(turn, data)
+        case _:  # pragma: no cover (the type check proves it)
+            assert_never(data)
+
+
+INSTANCE_PROJECTION = Projection(
+    aggregate_kind="instance", state_type=InstanceState, fold=fold_instance
+)
+
+
+def _booted(turn: Turn, data: InstanceBooted) -> Step[InstanceState]:
+    was = turn.was
+    if was.deleted_at is not None:
+        was = replace(was, image_ref=None, flavor=None, booted_at=None)
+    if turn.was.booted_at is not None:
+        gap = difference(turn.metadata.values, data.system_metadata)
+        turn.missed(["booted_again"], gap)
+    image_ref = was.image_ref if data.image_ref is None else data.image_ref
+    flavor = was.flavor if data.flavor is None else data.flavor
+    told = {"image_ref": data.image_ref, "flavor": data.flavor}
+    turn.attributes.overlay(
+        {name: value for name, value in told.items() if value is not None},
+        via="booted",
+        replaced="unseen",
+    )
+    turn.metadata.become(data.system_metadata, via="booted", replaced="unseen")
+    turn.authoritative.become(image_keys(data.system_metadata), via="booted", replaced="unseen")
+    turn.altered(data.altered)
+    place = Place(data.hypervisor_id, data.host)
+    if place.is_known:
+        turn.stays.move(place, "BOOTED")
+    return turn.step(
+        image_ref=image_ref,
+        flavor=flavor,
+        hypervisor_id=turn.stays.place.hypervisor_id,
+        authoritative_by=turn.event_id,
+        metadata_known=True,
+        rebuild=None,
+        booted_at=was.booted_at or turn.fact.at,
+        deleted_at=None,
+    )
+
+
+def _snapshot_taken(turn: Turn, data: SnapshotTaken) -> Step[InstanceState]:
+    """Nothing of the instance changes; the image that it ran stands in the event."""
+    if data.purpose is SnapshotPurpose.UNKNOWN:
+        raise Unfoldable("the snapshot's purpose is a symbol that this build does not know")
+    if data.altered:
+        turn.found("value_altered", "warning", {"keys": sorted(set(data.altered))})
+    return turn.step()
+
+
+def _rescued(turn: Turn, data: InstanceRescued) -> Step[InstanceState]:
+    image = {"rescue_image_ref": data.rescue_image_ref}
+    turn.become(turn.rescue_attributes, image, via="rescued")
+    turn.become(turn.rescue, data.rescue_metadata, via="rescued")
+    turn.altered(data.altered)
+    return turn.step()
+
+
+def _relocated(turn: Turn, data: InstanceRelocated) -> Step[InstanceState]:
+    if data.cause is RelocationCause.UNKNOWN:
+        raise Unfoldable("the relocation's cause is a symbol that this build does not know")
+    reasons = turn.revived()
+    left = Place(data.from_hypervisor_id, data.from_host)
+    known = turn.stays.place
+    gap = None
+    if left.is_known and (left.contradicts(known) or not known.is_known):
+        turn.stays.move(left, "UNSEEN")
+        if turn.was.booted_at is not None:
+            reasons.append("place_differs")
+            gap = difference(known.told(), left.told())
+    turn.missed(reasons, gap)
+    turn.stays.move(Place(data.to_hypervisor_id, data.to_host), data.cause.value)
+    return turn.step(hypervisor_id=turn.stays.place.hypervisor_id, deleted_at=None)
+
+
+def _deleted(turn: Turn, data: InstanceDeleted) -> Step[InstanceState]:
+    was = turn.was
+    if was.deleted_at is not None:
+        return Step(was, ())
+    for edit in (turn.attributes, turn.metadata, turn.authoritative):
+        edit.end_all("instance_deleted")
+    turn.stays.leave()
+    return turn.step(authoritative_by=None, rebuild=None, deleted_at=data.deleted_at)
+
+
+def _judged(turn: Turn, data: DestroyJudged) -> Step[InstanceState]:
+    """A judgement tells nothing of the instance, and does not even create it."""
+    if data.verdict is Verdict.ALLOW:
+        return Step(turn.was, ())
+    details = {
+        "hypervisor_id": data.hypervisor_id,
+        "host": data.host,
+        "verdict": data.verdict.value,
+        "reason": data.reason,
+    }
+    return Step(turn.was, (anomaly(turn.fact, "destroy_denied", "warning", details),))
+
+
+def _disk_told(state: InstanceState | None, fact: Fact, data: DiskEvent) -> Step[InstanceState]:
+    """What is told of a disk changes nothing else of its instance."""
+    origin = origin_of(fact)
+    was = state or NOTHING_KNOWN
+    disk, rows = fold_disk(was.disks.get(data.disk), fact, data)
+    states = attribute_edit(data.instance_uuid, was.disk_states, fact)
+    told = {data.disk: disk.state}
+    if origin is Origin.RECONCILED:
+        states.overlay(told, via="unseen", replaced="unseen")
+    else:
+        states.overlay(told, via="told", replaced="overwritten")
+    after = replace(
+        was,
+        is_told=True,
+        disks={**was.disks, data.disk: disk},
+        disk_states=states.history,
+    )
+    return Step(
+        after,
+        (
+            *instance_put(data.instance_uuid, was, after),
+            *of_kind("disk", states.rows),
+            *rows,
+        ),
+    )
