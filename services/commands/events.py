@@ -28,11 +28,12 @@ def register(app: typer.Typer) -> None:
 def events(
     shell: Shell,
     image: Annotated[str | None, typer.Option(metavar="ID", help="of this image")] = None,
+    instance: Annotated[str | None, typer.Option(metavar="UUID", help="of this instance")] = None,
     hypervisor: Annotated[str | None, typer.Option(metavar="ID", help="of this hypervisor")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="go on as events come")] = False,
 ) -> int:
     """The history as it was written, of all or of those named; with --follow, and what comes."""
-    ids = {"image": image, "hypervisor": hypervisor}
+    ids = {"image": image, "instance": instance, "hypervisor": hypervisor}
     aggregates = {f"{kind}:{given}" for kind, given in ids.items() if given is not None}
     # Without --follow a signal ends it as any command: half a document is no answer.
     with (
@@ -85,8 +86,12 @@ def _told(data: dict[str, Any], aggregate: str) -> dict[str, Any]:
     for name, value in data.items():
         if name in known or value is None or value in ([], {}):
             continue
-        told[name] = _told(value, aggregate) if name == "change" else value
+        told[name] = _told(value, aggregate) if name in _NESTED else value
     return told
+
+
+# Records within an event; a map of the same names is the user's, and stays as it is.
+_NESTED = ("change", "layout", "source")
 
 
 def _documents(

@@ -17,6 +17,7 @@ _TIMES = (
     "recorded_at",
     "registered_at",
     "data_uploaded_at",
+    "booted_at",
     "deleted_at",
     "removed_at",
     "since",
@@ -27,13 +28,13 @@ _TIMES = (
     "reported_at",
     "last_recorded_at",
 )
+_DOCUMENTS = ("details", "driver_info", "extra")
 
 
 def query(sql: str, *times: str) -> TextualSelect:
     """A query whose known columns and named parameters have the types of the tables."""
     typed = dict[str, TypeEngine[Any]]((name, UtcTime()) for name in _TIMES if name in sql)
-    if "details" in sql:
-        typed["details"] = JsonValue
+    typed |= {name: JsonValue for name in _DOCUMENTS if name in sql}
     return (
         text(sql).bindparams(*(bindparam(name, type_=UtcTime()) for name in times)).columns(**typed)
     )
