@@ -55,7 +55,11 @@ class Trials:
         self._cpu_s_max = max(self._cpu_s_max, self._meter.cpu_s)
         self.tried += 1
         if self.tried % _TRIMMED_EVERY == 0:
-            self._meter.reset()
+            self.reset()
+
+    def reset(self) -> None:
+        """Counts the memory of what comes from what is held now."""
+        self._meter.reset()
 
     def report(self) -> None:
         told: dict[str, dict[str, int]] = {}
@@ -76,6 +80,8 @@ def by_mutation(trials: Trials, chance: int, inputs: int, _: Path) -> None:
     before = resident_bytes()
     for target in TARGETS:
         for value in target.worst():
+            # Each of them leaves holes in the address space that the next one cannot use.
+            trials.reset()
             trials.one(target, value)
     while trials.tried < inputs:
         target = random.choice(places)
