@@ -26,8 +26,9 @@ from tests.contract.samples import EVENTS, HYPERVISOR, IMAGE
 
 from .fuzz_targets import TARGETS, Broken
 
-SCENARIO = Path(__file__).parents[1] / "scenarios" / "1-purge-on-upload.jsonl"
-HOSTNAME_CHANGE = SCENARIO.with_name("4-hostname-change.jsonl")
+SCENARIOS = sorted((Path(__file__).parents[1] / "scenarios").glob("*.jsonl"))
+# One that is rescued, one with disks.
+INSTANCES = ("0b7a4f2e-6d1c-4c3e-9a51-3f0f6f1d2c11", "f5000000-0000-4000-8000-000000000001")
 # These run until they are stopped.
 _ENDLESS = {("demo",), ("relay",), "--follow"}
 _STATUSES = {0, 1, 2, 3}
@@ -88,6 +89,7 @@ _BAD = ("sqlite:///bytes", "sqlite:///torn.db")
 _QUERIES = (
     "SELECT 1",
     "SELECT * FROM images",
+    "SELECT * FROM instance_image_metadata",
     "SELECT x'00', 'a\x1b[31m', 1e999, NULL",
     "SELECT 1; SELECT 2",
     "DELETE FROM images",
@@ -104,10 +106,18 @@ _QUERIES = (
 _FITTING: dict[str, Sequence[str]] = {
     "image_id": (IMAGE, "i"),
     "image": (IMAGE, "i"),
+    "instance_uuid": (*INSTANCES, "u"),
+    "instance": (*INSTANCES, "u"),
     "hypervisor_id": (HYPERVISOR, "h"),
     "hypervisor": (HYPERVISOR, "h"),
     "where": ("0:0", "0:3", "0/7", "0:999"),
-    "aggregate": (f"image:{IMAGE}", "image:i", f"hypervisor:{HYPERVISOR}", "stream:s"),
+    "aggregate": (
+        f"image:{IMAGE}",
+        "image:i",
+        f"instance:{INSTANCES[0]}",
+        f"hypervisor:{HYPERVISOR}",
+        "stream:s",
+    ),
     "as_of": ("2026-11-21T13:43:32Z", "0001-01-01T00:00:00Z"),
     "since": ("2026-11-21T13:43:32Z", "9999-12-31T23:59:59Z"),
     "query": _QUERIES,
@@ -193,12 +203,8 @@ def _value(name: str, random: Random) -> str:
 
 def lay_out(random: Random) -> None:
     """A ledger and one with poison, each with its read model."""
-    told = HOSTNAME_CHANGE.read_text(encoding="utf-8").splitlines(keepends=True)
-    of_hypervisors = [line for line in told if line.startswith('{"type": "Hypervisor')]
-    Path("hypervisors.jsonl").write_text("".join(of_hypervisors), encoding="utf-8")
     for words in (
-        ["emit", str(SCENARIO), "--ledger", "sqlite:///good.db"],
-        ["emit", "hypervisors.jsonl", "--ledger", "sqlite:///good.db"],
+        *(["emit", str(file), "--ledger", "sqlite:///good.db"] for file in SCENARIOS),
         ["project", "--ledger", "sqlite:///good.db", "--read-model", "sqlite:///read.db"],
     ):
         status, _, err = outcome(words)
