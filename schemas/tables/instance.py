@@ -179,7 +179,9 @@ instance_rescue_metadata = View(
         _rescue.value,
         _rescue.valid_from.label("since"),
         _rescue.set_by_event,
-    ).where(_rescue.kind == "rescue", _rescue.valid_to.is_(None)),
+    )
+    .join(instances, instances.c.instance_uuid == _rescue.instance_uuid)
+    .where(_rescue.kind == "rescue", _rescue.valid_to.is_(None), instances.c.deleted_at.is_(None)),
 )
 
 TABLES: tuple[Table, ...] = (

@@ -157,7 +157,7 @@ def test_where_it_is_and_what_it_runs_is_shown_as_it_was(metaledger, home):
         of("InstanceBooted", 1, image_ref="i-1", flavor="m1"),
         of("InstanceRelocated", 2, cause="SCHEDULED", to_hypervisor_id="h-1", to_host="a"),
         of("InstanceRebuilt", 3, image_ref="i-2"),
-        of("InstanceRescued", 4, rescue_image_ref="i-9"),
+        of("InstanceRescued", 4, rescue_image_ref="i-9", rescue_metadata={"image_a": "1"}),
         of("InstanceDeleted", 5, deleted_at="2026-01-01T00:00:05Z"),
     ]
     metaledger("emit", file_of(home / "f.jsonl", *events))
@@ -175,10 +175,20 @@ def test_where_it_is_and_what_it_runs_is_shown_as_it_was(metaledger, home):
     assert as_of(1) == runs
     assert as_of(2) == {**runs, **there}
     assert as_of(4) == {**runs, **there, "image_ref": "i-2", "rescue_image_ref": "i-9"}
+    query = "SELECT count(*) FROM instance_rescue_metadata"
+    assert metaledger("--json", "sql", query).document["rows"] == [[0]]
     assert as_of(5) == {**booted, "deleted_at": "2026-01-01T00:00:05.000000Z"}
     now = shown()
     assert (now["image_ref"], now["hypervisor_id"], now["host"]) == ("i-2", "h-1", None)
     assert now["rescue_image_ref"] is None
+
+
+def test_what_operations_use_while_it_is_rescued_is_a_view(metaledger, home):
+    rescued = of("InstanceRescued", 1, rescue_image_ref="i-9", rescue_metadata={"image_a": "1"})
+    metaledger("emit", file_of(home / "f.jsonl", rescued))
+    metaledger("project")
+    query = "SELECT instance_uuid, key, value FROM instance_rescue_metadata"
+    assert metaledger("--json", "sql", query).document["rows"] == [["u-1", "image_a", "1"]]
 
 
 def test_what_nobody_saw_boot_has_not_drifted(metaledger, home):
