@@ -233,6 +233,22 @@ def test_an_instance_that_nobody_saw_boot_is_there_without_an_anomaly(story: Sto
     assert story.history("image_bus")[-1] == ("virtio", "booted", None)
 
 
+def test_what_was_before_an_instance_was_known_is_no_gap(story: Story) -> None:
+    told = [
+        story.relocated(from_host="a", to_host="b"),
+        story.rebuilt("i-2", previous_image_ref="i-1", before={"image_bus": "ide"}),
+        story.rolled_back(),
+    ]
+    assert [stay[1:3] for stay in story.stays] == [("a", "UNSEEN"), ("b", "SCHEDULED")]
+    assert story.history("image_ref", "attribute") == [
+        ("i-1", "unseen", "overwritten"),
+        ("i-2", "rebuilt", "overwritten"),
+        ("i-1", "rolled_back", None),
+    ]
+    assert story.live() == {"image_bus": "ide"}
+    assert not any(map(story.anomalies, told))
+
+
 def test_a_second_boot_says_what_the_instance_has(story: Story) -> None:
     story.booted()
     second = story.booted(image_ref="i-2", system_metadata={"image_bus": "scsi"})

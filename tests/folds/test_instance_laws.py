@@ -1,16 +1,20 @@
 """What holds of every instance: of owners without an order, of intervals and of metadata."""
 
-from datetime import datetime
-from itertools import pairwise
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import pairwise, product
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metaledger.schemas.events import Event
+from metaledger.schemas.disk import DiskCreationStarted
+from metaledger.schemas.events import Event, EventData
 from metaledger.schemas.instance import InstanceDeleted, InstanceSystemMetadataSaved
 from metaledger.schemas.meta import Origin
 
+from ..contract.instance_samples import DATA, LAYOUT, THIS
 from .histories import START, event
 from .instance_histories import INSTANCE, MAPS, owner, realistic, wild
 from .rows import Folding
@@ -33,6 +37,27 @@ def test_what_owners_tell_may_come_in_any_order_between_them(
     while any(waiting):
         mixed.append(source.choice([stream for stream in waiting if stream]).pop(0))
     assert Folding().take(mixed).tables == Folding().take(events).tables
+
+
+BEFORE: tuple[tuple[EventData, ...], ...] = (
+    (),
+    (DATA[0],),
+    (DATA[0], DATA[5], DiskCreationStarted(instance_uuid=THIS, disk="disk", layout=LAYOUT)),
+)
+
+
+@pytest.mark.parametrize("before", BEFORE, ids=["unknown", "booted", "rescued with a disk"])
+def test_each_two_events_of_two_owners_may_change_places(before: tuple[EventData, ...]) -> None:
+    first = [event(data, number=n, at=START) for n, data in enumerate(before, 1)]
+    for one, other in product(DATA, DATA):
+        pair = [
+            event(data, number=len(first) + n, at=START + timedelta(minutes=n))
+            for n, data in enumerate((one, other), 1)
+        ]
+        if owner(pair[0]) != owner(pair[1]):
+            in_turn = Folding().take([*first, *pair])
+            swapped = Folding().take([*first, *reversed(pair)])
+            assert swapped.tables == in_turn.tables, (one, other)
 
 
 def keyed(folding: Folding) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
@@ -132,7 +157,8 @@ def test_a_deletion_ends_all_that_the_database_told(events: list[Event]) -> None
     assert row["rescue_image_ref"] is None
     assert all(row["valid_to"] for row in folding.tables.rows("instance_locations"))
     told = len(folding.tables.rows("anomalies"))
-    folding.take([event(data, number=len(events) + 2, at=at)])
+    again = replace(data, deleted_at=at + timedelta(days=1))
+    folding.take([event(again, number=len(events) + 2, at=at)])
     assert folding.tables.rows("instances") == [row]
     assert len(folding.tables.rows("anomalies")) == told
 
