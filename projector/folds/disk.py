@@ -5,12 +5,14 @@ Gives the rows of `disks` and `disk_layout_history`, and the anomalies that disk
 that was recorded first stands, until the disk's own creation or a meant change tells another.
 Decided here, where the contract leaves it open:
 
-- `deleted` ends a layout, and what comes then is another disk of that name. A creation that failed
-  ends none; the next intent begins anew and may differ.
+- `deleted` ends a layout, and what comes then is another disk of that name, which shows no layout
+  until one is told. A creation that failed ends none; where there never was a disk, the next intent
+  begins anew and may differ.
 - An intent for a disk that is there is not its layout yet: a difference raises disk_layout_mismatch
   at once, and becomes the layout when the disk is created. "As intended" is the last intent, or
   what a change made of it.
-- A disk that was met (a backfill) or changed is there, whatever was told before.
+- A disk that was created, met (a backfill) or changed is there until it is deleted, whatever was
+  told before and whatever failed since.
 - `disk_created_unrecorded` is raised by OBSERVED events, where no intent came since there was no
   disk of that name.
 - A layout differs where anything of it does. `details` of disk_layout_mismatch: `disk`, and
@@ -59,9 +61,9 @@ class Layout(Struct, frozen=True, array_like=True):
 class Disk(Struct, frozen=True, array_like=True, kw_only=True):
     """A disk as of its last event.
 
-    `layout` is the one that it has (`is_live`) or last had, with all that its row needs when it
-    ends. `intended`: what is being created. `was_intended`: an intent came since there was none of
-    that name.
+    `layout` is the one that it has (`is_live`) or, deleted, last had, with all that its row needs
+    when it ends. `intended`: what is being created. `was_intended`: an intent came since there was
+    none of that name. `is_there`: it was seen to exist, and not deleted since.
     """
 
     state: DiskState
@@ -74,6 +76,7 @@ class Disk(Struct, frozen=True, array_like=True, kw_only=True):
     intended: Layout | None = None
     was_intended: bool = False
     last_error: str | None = None
+    is_there: bool = False
 
 
 def fold_disk(was: Disk | None, fact: Fact, data: DiskEvent) -> tuple[Disk, list[Put]]:
@@ -116,7 +119,8 @@ class _Turn:
 
     def started(self, layout: Layout) -> None:
         """It is about to be created."""
-        if self.recorded is None or self.disk.state == "failed":
+        never_made = self.disk.state == "failed" and not self.disk.is_there
+        if self.recorded is None or never_made:
             self._record(layout, "intent")
         else:
             self._compare(self.recorded, layout)
@@ -134,7 +138,7 @@ class _Turn:
         made = told or expected
         if made is not None:
             self._record(made, "intent" if made == intended else "outcome")
-        self.become("created", intended=None)
+        self.become("created", intended=None, is_there=True)
 
     def backfilled(self, layout: Layout) -> None:
         """It was met, and described from what the driver does today."""
@@ -142,22 +146,25 @@ class _Turn:
             self._record(layout, "backfill")
         else:
             self._compare(self.recorded, layout)
-        self.become("created")
+        self.become("created", is_there=True)
 
     def changed(self, layout: Layout) -> None:
         """Its layout was changed on purpose."""
         self._record(layout, "change")
-        pending = self.disk.intended is not None
-        self.become("intended" if pending else "created", intended=layout if pending else None)
+        self.become("created", intended=None, is_there=True)
 
     def deleted(self) -> None:
         """It is gone."""
         if self.disk.is_live:
             self._end("disk_deleted")
-        self.become("deleted", intended=None, was_intended=False)
+        self.become("deleted", intended=None, was_intended=False, is_there=False)
 
     def become(self, state: DiskState, **changes: Any) -> None:  # noqa: ANN401 (of any field)
-        """It is in that state; why a creation failed, only a failed one says."""
+        """It is in that state. Why a creation failed, only a failed one says; a layout that ended,
+        only a deleted one shows.
+        """
+        if state != "deleted" and not self.disk.is_live:
+            changes |= {"layout": None, "recorded_by": None}
         self.disk = structs.replace(self.disk, **{"last_error": None, **changes}, state=state)
 
     def finish(self) -> list[Put]:

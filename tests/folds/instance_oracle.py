@@ -417,11 +417,13 @@ class Model:
         }[event_type]
         disk["last_error"] = None
         handler(disk, data)
+        if disk["state"] != "deleted" and self.live_layout() is None:
+            disk.update(layout=None, recorded_by=None)
         self.tell_state(data["disk"], disk["state"])
 
     def disk_started(self, disk, data):
         has = self.live_layout()
-        if has is None or disk["state"] == "failed":
+        if has is None or (disk["state"] == "failed" and not self.disk_exists(data["disk"])):
             self.record(disk, data["layout"], "intent")
         else:
             self.mismatch(has, data["layout"])
@@ -451,14 +453,21 @@ class Model:
 
     def disk_changed(self, disk, data):
         self.record(disk, data["layout"], "change")
-        if disk["intent"] is None:
-            disk["state"] = "created"
-        else:
-            disk.update(state="intended", intent=data["layout"])
+        disk["state"] = "created"
+        if disk["intent"] is not None:
+            disk["intent"] = data["layout"]
 
     def disk_deleted(self, disk, _data):
         self.end_layout("disk_deleted")
         disk.update(state="deleted", intent=None, was_intended=False)
+
+    def disk_exists(self, name):
+        """Whether it was ever in the state `created` since it was last deleted."""
+        exists = False
+        for row in self.of(ATTRIBUTES, "disk"):
+            if row["key"] == name and row["value"] in ("created", "deleted"):
+                exists = row["value"] == "created"
+        return exists
 
     def tell_state(self, name, state):
         unseen = self.origin == "RECONCILED"

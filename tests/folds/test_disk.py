@@ -198,6 +198,37 @@ def test_an_intent_for_a_disk_that_is_there_waits_for_its_creation(story: Story)
     assert story.is_ == ("created", "flat", "intent")
 
 
+@pytest.mark.parametrize("again", [QCOW2, FLAT])
+def test_a_creation_that_failed_again_leaves_the_disk_that_is_there(
+    story: Story, again: DiskLayout
+) -> None:
+    story.started()
+    story.created()
+    story.started(again)
+    story.failed()
+    assert story.is_ == ("failed", "qcow2", "intent")
+    intent = story.started(FLAT)
+    assert story.anomalies(intent) == MISMATCH
+    assert story.is_ == ("intended", "qcow2", "intent")
+    assert story.layouts == [("qcow2", "intent", None)]
+    # Once it is deleted, there is none to differ from.
+    story.deleted()
+    story.started()
+    story.failed()
+    assert not story.anomalies(story.started(FLAT))
+    assert story.is_ == ("intended", "flat", "intent")
+
+
+@pytest.mark.parametrize("seen", ["met", "changed"])
+def test_a_disk_that_was_met_or_changed_is_there_when_a_creation_fails(
+    story: Story, seen: str
+) -> None:
+    getattr(story, seen)()
+    story.failed()
+    assert story.anomalies(story.started(FLAT)) == MISMATCH
+    assert story.disk["backend"] == "qcow2"
+
+
 def test_a_disk_that_is_created_with_no_intent_is_named(story: Story) -> None:
     created = story.created(QCOW2)
     assert story.anomalies(created) == {"disk_created_unrecorded": ("error", {"disk": "disk"})}
@@ -221,6 +252,29 @@ def test_a_deletion_ends_the_layout_and_what_comes_then_is_another_disk(story: S
     created = story.created(FLAT)
     assert story.anomalies(created).keys() == {"disk_created_unrecorded"}
     assert story.layouts == [("qcow2", "intent", "disk_deleted"), ("flat", "outcome", None)]
+
+
+@pytest.mark.parametrize("state", ["created", "failed"])
+def test_another_disk_shows_no_layout_until_one_is_told(story: Story, state: str) -> None:
+    story.started()
+    story.created()
+    story.deleted()
+    getattr(story, state)()
+    assert story.is_ == (state, None, None)
+    assert story.disk["driver_info"] is None
+    assert story.layouts == [("qcow2", "intent", "disk_deleted")]
+    story.met(FLAT)
+    assert story.is_ == ("created", "flat", "backfill")
+    assert story.layouts[-1] == ("flat", "backfill", None)
+
+
+@pytest.mark.parametrize("met", [False, True])
+def test_a_disk_that_was_changed_is_there(story: Story, *, met: bool) -> None:
+    story.started()
+    if met:
+        story.met()
+    story.changed(FLAT)
+    assert story.is_ == ("created", "flat", "change")
 
 
 def test_the_states_of_a_disk_are_a_history(story: Story) -> None:
