@@ -16,8 +16,9 @@ open, as for images:
   the ledger knew otherwise, that ended unseen, and it raises history_gap. Where it knew nothing yet
   (nobody saw the instance boot), it raises none.
 - A rebuild can be rolled back until the next rebuild, boot or deletion. One that puts back another
-  image than was there raises semantics_divergence, and is right. Where no rebuild is known it
-  raises history_gap for an instance that was seen to boot.
+  image than was there raises semantics_divergence, and is right. Where the rebuild is not known
+  (there is none, or both name a request and the two differ) what is authoritative stays, the image
+  is the one that was put back, and an instance that was seen to boot raises history_gap.
 - Requests are compared as they are told: a rebuild and a save that both name none are of one.
 - `boot_metadata_overwritten` is raised where a save changes the stored value of an authoritative
   key to another than the authoritative one; again, when it changes again.

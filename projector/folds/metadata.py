@@ -85,7 +85,7 @@ def rolled_back(turn: Turn, data: InstanceRebuildRolledBack) -> Step[InstanceSta
     """A rebuild that was none: image and authoritative metadata are as before it."""
     was = turn.was
     reasons = turn.revived()
-    before = was.rebuild
+    before = _rebuild_of(turn)
     image_ref = data.image_ref
     authoritative_by = was.authoritative_by
     if before is not None:
@@ -148,6 +148,15 @@ def _completes(rebuild: Rebuild, turn: Turn, data: InstanceSystemMetadataSaved) 
     return rebuild.is_open and data.operation == "rebuild" and same_request
 
 
+def _rebuild_of(turn: Turn) -> Rebuild | None:
+    """The rebuild that the event rolls back; None where it was another, which nobody saw."""
+    rebuild = turn.was.rebuild
+    request_id = turn.fact.event.meta.request_id
+    if rebuild is None or None in (rebuild.request_id, request_id):
+        return rebuild
+    return rebuild if rebuild.request_id == request_id else None
+
+
 def _rebuild_metadata(turn: Turn, after: Values, image_ref: str | None) -> None:
     """The metadata is that of the rebuild; raises base_image_ref_dropped."""
     had = turn.metadata.values
@@ -169,7 +178,8 @@ def _find_overwritten(turn: Turn, data: InstanceSystemMetadataSaved, held: Value
         if after.get(key, missing) != kept[key]
         and after.get(key, missing) != held.get(key, missing)
     ]
-    if _BASE in keys and data.operation in _SETS_BASE and after.get(_BASE) == turn.was.image_ref:
+    sets_base = _BASE in after and after[_BASE] == turn.was.image_ref
+    if _BASE in keys and data.operation in _SETS_BASE and sets_base:
         keys.remove(_BASE)
     if keys:
         expected = {key: kept[key] for key in keys}

@@ -162,6 +162,19 @@ def wild(draw: st.DrawFn, name: str = INSTANCE, *, events_max: int = 10) -> list
     return events
 
 
+# A resize loses the base of an instance that runs from a volume: no image is none of its bases.
+LOST_BASE = [
+    event(
+        InstanceBooted(instance_uuid=INSTANCE, system_metadata={BASE: "i-1"}), number=1, at=START
+    ),
+    event(
+        InstanceSystemMetadataSaved(instance_uuid=INSTANCE, operation="resize", after={}),
+        number=2,
+        at=START,
+    ),
+]
+
+
 def _asked(told: Event, request_id: str | None) -> Event:
     return Event(replace(told.meta, request_id=request_id), told.data)
 

@@ -251,6 +251,9 @@ class Model:
     def rolled_back(self, data):
         self.revive()
         rebuild = self.instance["before_rebuild"]
+        requests = {self.meta["request_id"], rebuild and rebuild["request_id"]} - {None}
+        if len(requests) == 2:
+            rebuild = None
         put_back = data["image_ref"]
         if rebuild is None:
             if self.instance["booted_at"] is not None:

@@ -72,8 +72,9 @@ class Story:
         rebuild = InstanceRebuilt(instance_uuid=THIS, image_ref=image_ref, **data)
         return self.tell(rebuild, request=request)
 
-    def rolled_back(self, **data: Any) -> str:
-        return self.tell(InstanceRebuildRolledBack(instance_uuid=THIS, **data))
+    def rolled_back(self, request: str | None = None, **data: Any) -> str:
+        rollback = InstanceRebuildRolledBack(instance_uuid=THIS, **data)
+        return self.tell(rollback, request=request)
 
     def relocated(self, cause: RelocationCause = RelocationCause.SCHEDULED, **data: Any) -> str:
         return self.tell(InstanceRelocated(instance_uuid=THIS, cause=cause, **data))
@@ -186,6 +187,15 @@ def test_resize_and_shelve_may_set_the_base_to_the_running_image(
     save = story.saved({**booted, BASE: value}, operation)
     assert story.anomalies(save).keys() == kinds
     assert story.history(BASE, "authoritative") == [("i-0", "booted", None)]
+
+
+@pytest.mark.parametrize("operation", ["resize", "shelve"])
+def test_a_base_that_a_volume_backed_instance_loses_is_named(story: Story, operation: str) -> None:
+    story.booted(image_ref=None)
+    save = story.saved({"image_bus": "virtio", "owner": "u"}, operation)
+    [(kind, (_, details))] = story.anomalies(save).items()
+    assert kind == "boot_metadata_overwritten"
+    assert (details["expected"], details["found"]) == ({BASE: "i-1"}, {})
 
 
 def test_what_a_save_leaves_out_was_removed(story: Story) -> None:
@@ -327,6 +337,30 @@ def test_a_rollback_restores_what_was_before(story: Story, *, complete: bool) ->
     assert story.anomalies(late).keys() == {"boot_metadata_overwritten"}
     again = story.rolled_back(image_ref="i-1")
     assert story.anomalies(again) == {"history_gap": ("warning", {"reasons": ["never_rebuilt"]})}
+
+
+@pytest.mark.parametrize("put_back", ["i-2", None])
+def test_a_rollback_of_a_rebuild_that_was_missed_undoes_no_other(
+    story: Story, put_back: str | None
+) -> None:
+    story.booted()
+    after = {BASE: "i-2", "image_bus": "scsi"}
+    rebuild = story.rebuilt("i-2", request="req-1", after=after)
+    back = story.rolled_back(request="req-2", image_ref=put_back)
+    assert story.anomalies(back) == {"history_gap": ("warning", {"reasons": ["never_rebuilt"]})}
+    assert story.live("authoritative") == after
+    assert story.instance["image_ref"] == "i-2"
+    assert story.instance["authoritative_by_event"] == rebuild
+
+
+@pytest.mark.parametrize("requests", [("req-1", None), (None, "req-1"), ("req-1", "req-1")])
+def test_a_rollback_is_of_the_last_rebuild_unless_the_requests_differ(
+    story: Story, requests: tuple[str | None, str | None]
+) -> None:
+    story.booted()
+    story.rebuilt("i-2", request=requests[0], after={BASE: "i-2", "image_bus": "scsi"})
+    assert not story.anomalies(story.rolled_back(request=requests[1], image_ref="i-1"))
+    assert story.live("authoritative") == {BASE: "i-1", "image_bus": "virtio"}
 
 
 def test_a_rollback_to_another_image_is_right_and_named(story: Story) -> None:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from metaledger.schemas.events import Event
@@ -74,6 +74,7 @@ def test_folds_and_oracle_agree_row_by_row(
 ) -> None:
     @settings(max_examples=examples, deadline=None)
     @given(histories)
+    @example(instance_histories.LOST_BASE)
     def agree(events: list[Event]) -> None:
         folded, told = by_folds(events), by_oracle(events)
         for table, key in ORDER.items():
