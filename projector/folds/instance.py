@@ -9,7 +9,9 @@ open, as for images:
   else) come by streams without an order between them: neither ever looks at the other. So a
   deletion ends no rescue and no disk; `instances` shows no rescue of a deleted instance.
 - A null of a boot tells nothing. A boot that comes late is the first; a second one raises
-  history_gap, and what it replaces or leaves out ended unseen.
+  history_gap, and what it replaces or leaves out ended unseen. One that nobody observed (IMPORTED,
+  RECONCILED) is the boot of an instance of which no boot, rebuild or deletion is known; of any
+  other it changes nothing, for it would overrule what was observed.
 - An event of a deleted instance from its database is applied, brings it back and raises
   history_gap; a second deletion changes nothing. The row of `instances` keeps what was last known.
 - `before`, `previous_image_ref` and the place that a relocation leaves say what was there: where
@@ -22,8 +24,9 @@ open, as for images:
 - Requests are compared as they are told: a rebuild and a save that both name none are of one.
 - `boot_metadata_overwritten` is raised where a save changes the stored value of an authoritative
   key to another than the authoritative one; again, when it changes again.
-- What a RECONCILED event does, nobody saw: it is set and ends unseen, and shows nothing that the
-  service did wrong. history_gap is raised by OBSERVED events alone.
+- What a RECONCILED event finds of values and of the states of disks, nobody saw: they are set and
+  end unseen. Boots, deletions, stays and layouts say what they always say. It shows nothing that
+  the service did wrong. history_gap is raised by OBSERVED events alone.
 - `details`: `reasons` of a history_gap (`booted_again`, `was_deleted`, `before_differs`,
   `image_ref_differs`, `place_differs`, `never_rebuilt`); `expected` and `found` (the keys that
   differ) of it, of semantics_divergence and, with `operation`, of boot_metadata_overwritten, where
@@ -111,11 +114,17 @@ INSTANCE_PROJECTION = Projection(
 
 def _booted(turn: Turn, data: InstanceBooted) -> Step[InstanceState]:
     was = turn.was
+    landmarks = (was.booted_at, was.authoritative_by, was.rebuild, was.deleted_at)
+    if turn.origin is not Origin.OBSERVED and any(known is not None for known in landmarks):
+        return Step(was, ())
+    reasons = turn.revived()
+    gap = None
+    if was.booted_at is not None:
+        reasons.append("booted_again")
+        gap = difference(turn.metadata.values, data.system_metadata)
+    turn.missed(reasons, gap)
     if was.deleted_at is not None:
         was = replace(was, image_ref=None, flavor=None, booted_at=None)
-    if turn.was.booted_at is not None:
-        gap = difference(turn.metadata.values, data.system_metadata)
-        turn.missed(["booted_again"], gap)
     image_ref = was.image_ref if data.image_ref is None else data.image_ref
     flavor = was.flavor if data.flavor is None else data.flavor
     told = {"image_ref": data.image_ref, "flavor": data.flavor}
@@ -166,9 +175,10 @@ def _relocated(turn: Turn, data: InstanceRelocated) -> Step[InstanceState]:
     left = Place(data.from_hypervisor_id, data.from_host)
     known = turn.stays.place
     gap = None
-    if left.is_known and (left.contradicts(known) or not known.is_known):
+    if left.is_known:
         turn.stays.move(left, "UNSEEN")
-        if turn.was.booted_at is not None:
+        differs = left.contradicts(known) or not known.is_known
+        if differs and turn.was.booted_at is not None:
             reasons.append("place_differs")
             gap = difference(known.told(), left.told())
     turn.missed(reasons, gap)

@@ -144,12 +144,17 @@ class Model:
 
     def booted(self, data):
         held = self.live(METADATA)
-        if self.instance["booted_at"] is not None:
+        known = ("booted_at", "deleted_at", "authoritative_by_event", "before_rebuild")
+        if self.origin != "OBSERVED" and any(self.instance[name] is not None for name in known):
+            return
+        seen = self.instance["booted_at"] is not None
+        if self.instance["deleted_at"] is not None:
+            self.instance.update(image_ref=None, flavor=None, booted_at=None)
+        self.revive()
+        if seen:
             self.reasons.append("booted_again")
             self.differ(held, data["system_metadata"])
-            self.raise_gap()
-        if self.instance["deleted_at"] is not None:
-            self.instance.update(image_ref=None, flavor=None, booted_at=None, deleted_at=None)
+        self.raise_gap()
         for name in ("image_ref", "flavor"):
             if data[name] is not None:
                 self.attribute(name, data[name], "booted", "unseen")
@@ -325,6 +330,9 @@ class Model:
             if self.instance["booted_at"] is not None:
                 self.reasons.append("place_differs")
                 self.differ(named(here or (None, None)), named(left))
+            self.move(left, "UNSEEN")
+        elif here is not None and here[0] is None and left[0] is not None:
+            # It was there already; now it is known which hypervisor that is.
             self.move(left, "UNSEEN")
         self.raise_gap()
         to = (data["to_hypervisor_id"], data["to_host"])

@@ -32,6 +32,13 @@ from .rows import Folding
 
 THIS = "5c0c7a31-2f4e-4f0a-8f0e-61c1a3f70b21"
 BASE = "image_base_image_ref"
+WRITTEN = (
+    "instances",
+    "instance_attribute_history",
+    "instance_metadata_history",
+    "instance_locations",
+    "anomalies",
+)
 BOOTED = {BASE: "i-1", "image_bus": "virtio", "owner": "u"}
 
 
@@ -51,9 +58,9 @@ class Story:
         self.folding.sleep()
         return told.meta.event_id
 
-    def booted(self, **data: Any) -> str:
+    def booted(self, origin: Origin = Origin.OBSERVED, **data: Any) -> str:
         given = {"image_ref": "i-1", "system_metadata": BOOTED, **data}
-        return self.tell(InstanceBooted(instance_uuid=THIS, **given))
+        return self.tell(InstanceBooted(instance_uuid=THIS, **given), origin)
 
     def saved(
         self,
@@ -277,6 +284,45 @@ def test_a_second_boot_says_what_the_instance_has(story: Story) -> None:
     assert story.instance["booted_at"] == START
 
 
+@pytest.mark.parametrize("origin", [Origin.IMPORTED, Origin.RECONCILED])
+@pytest.mark.parametrize(
+    "known", ["booted", "saved", "rebuilt", "rebuilt alone", "open", "deleted"]
+)
+def test_a_boot_that_nobody_observed_overrules_nothing(
+    story: Story, origin: Origin, known: str
+) -> None:
+    if known not in ("rebuilt alone", "open"):
+        story.booted(flavor="m1", hypervisor_id="hv-1")
+    if known == "saved":
+        story.saved({**BOOTED, "image_bus": "scsi"})
+    elif known.startswith("rebuilt"):
+        story.rebuilt("i-2", after={BASE: "i-2", "image_bus": "scsi"})
+    elif known == "open":
+        story.rebuilt("i-2")
+    elif known == "deleted":
+        story.deleted()
+    told = story.folding.tables
+    before = {table: told.rows(table) for table in WRITTEN}
+    boot = {"image_ref": "i-1", "system_metadata": {"image_bus": "ide"}, "hypervisor_id": "hv-2"}
+    story.booted(origin, flavor="m2", **boot)
+    assert {table: told.rows(table) for table in WRITTEN} == before
+    if known == "rebuilt":
+        story.rolled_back(image_ref="i-1")
+        assert story.live("authoritative") == {BASE: "i-1", "image_bus": "virtio"}
+
+
+@pytest.mark.parametrize("origin", [Origin.IMPORTED, Origin.RECONCILED])
+def test_the_boot_of_an_instance_that_nobody_saw_boot_may_be_found_later(
+    story: Story, origin: Origin
+) -> None:
+    story.saved({"image_bus": "scsi"})
+    boot = story.booted(origin)
+    assert story.live() == BOOTED
+    assert story.live("authoritative") == {BASE: "i-1", "image_bus": "virtio"}
+    assert story.instance["authoritative_by_event"] == boot
+    assert story.instance["booted_at"] is not None
+
+
 # --- rebuilds
 
 
@@ -482,6 +528,23 @@ def test_a_hypervisor_that_had_only_a_host_name_is_learned(story: Story) -> None
     assert [stay[:2] for stay in story.stays] == [(None, "a"), ("hv-1", "a")]
 
 
+def test_a_hypervisor_is_learned_from_what_is_left(story: Story) -> None:
+    story.booted(host="a")
+    moved = story.relocated(
+        RelocationCause.EVACUATION,
+        from_hypervisor_id="hv-1",
+        from_host="a",
+        to_hypervisor_id="hv-2",
+        to_host="b",
+    )
+    assert story.stays == [
+        (None, "a", "BOOTED", False),
+        ("hv-1", "a", "UNSEEN", False),
+        ("hv-2", "b", "EVACUATION", True),
+    ]
+    assert not story.anomalies(moved)
+
+
 def test_leaving_another_place_than_was_known_is_a_gap(story: Story) -> None:
     story.booted(hypervisor_id="hv-1", host="a")
     moved = story.relocated(
@@ -530,6 +593,16 @@ def test_a_save_of_a_deleted_instance_brings_it_back(story: Story) -> None:
     assert story.anomalies(save) == {"history_gap": ("warning", {"reasons": ["was_deleted"]})}
     assert story.instance["deleted_at"] is None
     assert story.live() == {"image_bus": "scsi"}
+
+
+def test_a_boot_after_a_deletion_brings_it_back(story: Story) -> None:
+    story.deleted()
+    first = story.booted()
+    assert story.anomalies(first) == {"history_gap": ("warning", {"reasons": ["was_deleted"]})}
+    assert story.instance["deleted_at"] is None
+    story.deleted()
+    second = story.anomalies(story.booted())
+    assert second["history_gap"][1]["reasons"] == ["was_deleted", "booted_again"]
 
 
 def test_an_id_that_boots_after_its_deletion_is_another_instance(story: Story) -> None:
