@@ -24,7 +24,7 @@ from metaledger.services.terminal import harmless, table, table_of
 InstanceUuid = Annotated[str, typer.Argument(metavar="UUID", help="the instance's uuid")]
 _LANDMARKS = ("booted_at", "deleted_at")
 _METADATA = ("key", "authoritative", "stored", "drifted", "in_use")
-_DISKS = ("disk", "state", "backend", "format", "size_bytes", "recorded_by")
+_DISKS = ("disk", "state", "backend", "format", "size_bytes")
 
 
 def register(app: typer.Typer) -> None:
@@ -95,10 +95,8 @@ def disks(shell: Shell, instance_uuid: InstanceUuid, as_of: AsOf = None) -> int:
         if not found:
             yield "No disk is known."
             return
-        yield table(
-            (*_DISKS, "driver_info"),
-            ([*(one[name] for name in _DISKS), _json(one["driver_info"])] for one in found),
-        )
+        columns = (*_DISKS, "source", "recorded_by", "last_error", "driver_info")
+        yield table_of(columns, map(_for_people, found))
 
     document = {"instance_uuid": instance_uuid, "as_of": at, "disks": found}
     shell.output.answer(document, view)
@@ -136,11 +134,12 @@ def _metadata(connection: Connection, row: Row, at: datetime | None) -> Document
     rescue_image = None if _is_deleted(row, moment) else attributes.get("rescue_image_ref")
     stored = queries.instance.stored_as_of(connection, instance_uuid, moment)
     booted = row["booted_at"] is not None and row["booted_at"] <= moment
+    is_known = row["authoritative_by_event"] is not None if at is None else bool(told) or booted
     compared = _compared(
         told,
         {one["key"]: one["value"] for one in stored if one["key"].startswith("image_")},
         told if rescue_image is None else rescue,
-        is_known=bool(told) or booted,
+        is_known=is_known,
     )
     return {
         "instance_uuid": instance_uuid,
@@ -174,5 +173,12 @@ def _is_deleted(row: Row, at: datetime) -> bool:
     return row["deleted_at"] is not None and row["deleted_at"] <= at
 
 
-def _json(value: Document) -> str | None:
-    return None if value is None else json_text(value)
+def _for_people(disk: Row) -> Row:
+    """With its source in one column; why a creation failed is known of now alone."""
+    image, driver_info = disk["source_image_id"], disk["driver_info"]
+    return {
+        **disk,
+        "source": disk["source_function"] if image is None else image,
+        "last_error": disk.get("last_error"),
+        "driver_info": None if driver_info is None else json_text(driver_info),
+    }

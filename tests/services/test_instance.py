@@ -115,7 +115,8 @@ def test_disks_are_shown_with_what_a_mapping_would_store(metaledger):
     assert shown[2]["last_error"] == "no space left on device"
     told = metaledger("instance", "disks", WITH_DISKS).out
     assert '"libvirt_disk_metadata"' in told
-    assert "mkfs.ext4" not in told
+    for each in ("a5000000-0000-4000-8000-000000000009", "mkfs.ext4", "no space left on device"):
+        assert each in told
     assert "No disk is known." in metaledger("instance", "disks", RESCUED).out
 
 
@@ -128,7 +129,9 @@ def test_disks_are_shown_as_they_were(metaledger):
         ("disk.swap", "intended", "qcow2"),
     ]
     assert shown[1]["driver_info"]["libvirt_disk_metadata"]["format"] == "raw"
-    assert "intended" in metaledger("instance", "disks", WITH_DISKS, *then).out
+    told = metaledger("instance", "disks", WITH_DISKS, *then).out
+    assert "intended" in told
+    assert "no space left on device" not in told
 
 
 @pytest.mark.usefixtures("scenario")
@@ -229,6 +232,32 @@ def test_view_and_command_agree_whatever_drifted(metaledger, home):
     assert rows == [
         [one["key"], one["authoritative"], one["stored"], one["drifted"]] for one in shown
     ]
+
+
+@pytest.mark.parametrize(
+    ("events", "drifted"),
+    [
+        # Back after a deletion, with nothing that it has by right.
+        (
+            [
+                of("InstanceBooted", 1, image_ref="i", system_metadata={"image_a": "1"}),
+                of("InstanceDeleted", 2, deleted_at="2026-01-01T00:00:02Z"),
+            ],
+            False,
+        ),
+        # Rebuilt, nobody saw it boot, with no image metadata at all.
+        ([of("InstanceRebuilt", 1, image_ref="i", after={})], True),
+    ],
+)
+def test_view_and_command_agree_where_nothing_is_authoritative(metaledger, home, events, drifted):
+    save = of("InstanceSystemMetadataSaved", 3, operation="o", after={"image_a": "1"})
+    metaledger("emit", file_of(home / "f.jsonl", *events, save))
+    metaledger("project")
+    query = "SELECT key, authoritative, stored, drifted FROM instance_image_metadata"
+    [row] = metaledger("--json", "sql", query).document["rows"]
+    assert [*row[:3], bool(row[3])] == ["image_a", None, "1", drifted]
+    [one] = metadata_rows(metaledger)
+    assert (one["authoritative"], one["stored"], one["drifted"]) == (None, "1", drifted)
 
 
 def test_events_are_those_of_one_instance(metaledger, home):
