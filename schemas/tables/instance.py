@@ -38,7 +38,8 @@ instances = Table(
     Column(
         "authoritative_by_event",
         Text,
-        comment="The boot or rebuild that its authoritative metadata is of; null: not known.",
+        comment="The boot or rebuild that its authoritative metadata is of; null: not known, or "
+        "deleted.",
     ),
     # What runs there.
     Index(None, "hypervisor_id"),

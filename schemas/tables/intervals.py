@@ -19,6 +19,7 @@ def interval_table(
     say.
     """
     live = text("valid_to IS NULL")
+    owners = ", ".join(column.name.removesuffix("_uuid").removesuffix("_id") for column in owner)
     return Table(
         name,
         METADATA,
@@ -29,7 +30,7 @@ def interval_table(
             Integer,
             primary_key=True,
             autoincrement=False,
-            comment=f"1, 2, 3 … for each {owner[0].name.partition('_')[0]} and key.",
+            comment=f"1, 2, 3 … for each {owners} and key.",
         ),
         Column("value", Text, comment=f"The {key}'s value; null is a value too."),
         Column("valid_from", UtcTime, nullable=False, comment="Since when it had this value."),
