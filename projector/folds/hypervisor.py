@@ -27,7 +27,16 @@ from typing import Literal, assert_never
 from msgspec import Struct
 from msgspec.structs import replace
 
-from metaledger.projector.folds.step import Fact, Projection, Put, Row, Step, anomaly, origin_of
+from metaledger.projector.folds.step import (
+    Fact,
+    Projection,
+    Put,
+    Row,
+    Step,
+    anomaly,
+    mark,
+    origin_of,
+)
 from metaledger.schemas.errors import Unfoldable
 from metaledger.schemas.hypervisor import (
     HypervisorEvent,
@@ -140,7 +149,8 @@ class _Turn:
     def step(self, state: HypervisorState) -> Step[HypervisorState]:
         """The step to that state, with all rows that changed."""
         row = _hypervisor_row(self.hypervisor_id, state, self.fact)
-        return Step(state, (Put("hypervisors", row, is_new=self.is_new), *self.rows))
+        marked = mark(self.fact, f"hypervisor:{self.hypervisor_id}")
+        return Step(state, (Put("hypervisors", row, is_new=self.is_new), marked, *self.rows))
 
     def _put(self, endpoint: Endpoint, reason: EndReason | None) -> None:
         row: Row = {

@@ -1,7 +1,8 @@
 """The image aggregate: what its events make of an image (EVENTS.md, "Folding properties"). Pure.
 
-Gives the rows of `images`, `image_property_history`, `image_attribute_history` and the anomalies
-that images raise, each kind once an event. Decided here, where the contract leaves it open:
+Gives the rows of `images`, `image_property_history`, `image_attribute_history`, `snapshot_uploads`
+and the anomalies that images raise, each kind once an event, and marks an image whose lineage it
+touched. Decided here, where the contract leaves it open:
 
 - Attributes are kept as text: integers in decimal, booleans as `true` and `false`, tags as a sorted
   JSON array. A null of a registration or an upload tells nothing; one of an update is a value,
@@ -29,7 +30,17 @@ from metaledger.projector.folds.properties import (
     change_properties,
     difference,
 )
-from metaledger.projector.folds.step import Fact, Projection, Put, Row, Step, anomaly, origin_of
+from metaledger.projector.folds.step import (
+    Fact,
+    Projection,
+    Put,
+    Row,
+    Step,
+    anomaly,
+    mark,
+    origin_of,
+    told_at,
+)
 from metaledger.schemas.errors import Unfoldable
 from metaledger.schemas.image import (
     ChangeEvent,
@@ -48,7 +59,8 @@ class ImageState(Struct, frozen=True, array_like=True, kw_only=True):
     """An image as of its last event.
 
     `known`: the last values of what `images` may show, ended or not. `altered`: the live properties
-    whose recorded value is not quite the service's.
+    whose recorded value is not quite the service's. `snapshot_uploaded`: it has a row of
+    `snapshot_uploads`.
     """
 
     properties: History = field(default_factory=History)
@@ -59,6 +71,7 @@ class ImageState(Struct, frozen=True, array_like=True, kw_only=True):
     registered_at: datetime | None = None
     data_uploaded_at: datetime | None = None
     deleted_at: datetime | None = None
+    snapshot_uploaded: bool = False
 
 
 def fold_image(state: ImageState | None, fact: Fact) -> Step[ImageState]:
@@ -137,7 +150,25 @@ class _Turn:
         """The step to that state, with all rows that changed."""
         image = Put("images", _image_row(self.image_id, state, self.fact), is_new=self.is_new)
         histories = (*self.properties.rows, *self.attributes.rows)
-        return Step(state, (image, *histories, *self.anomalies))
+        return Step(state, (image, *histories, *self._lineage(state), *self.anomalies))
+
+    def _lineage(self, state: ImageState) -> Sequence[Put]:
+        """The upload of a snapshot; and the mark, where the event said anything of its lineage."""
+        data = self.fact.event.data
+        if isinstance(data, SnapshotUploaded):
+            upload = {
+                "image_id": self.image_id,
+                "instance_uuid": data.instance_uuid,
+                "occurred_at": told_at(self.fact),
+                "event_id": self.fact.event.meta.event_id,
+            }
+            is_new = not self.was.snapshot_uploaded
+            row = Put("snapshot_uploads", upload, is_new=is_new)
+            return (row, mark(self.fact, data.aggregate))
+        before, now = self.was.properties.live, state.properties.live
+        if before.get(BASE_IMAGE_REF) is now.get(BASE_IMAGE_REF):
+            return ()
+        return (mark(self.fact, f"image:{self.image_id}"),)
 
 
 def _registered(turn: _Turn, data: ImageRegistered) -> Step[ImageState]:
@@ -160,6 +191,7 @@ def _registered(turn: _Turn, data: ImageRegistered) -> Step[ImageState]:
             is_snapshot=was.is_snapshot or _says_snapshot(data.properties),
             registered_at=was.registered_at or turn.fact.at,
             data_uploaded_at=was.data_uploaded_at,
+            snapshot_uploaded=turn.was.snapshot_uploaded,
         )
     )
 
@@ -195,6 +227,7 @@ def _changed(turn: _Turn, data: ChangeEvent) -> Step[ImageState]:
             or _says_snapshot(data.change.before),
             registered_at=was.registered_at,
             data_uploaded_at=turn.fact.at if uploaded else was.data_uploaded_at,
+            snapshot_uploaded=was.snapshot_uploaded or isinstance(data, SnapshotUploaded),
         )
     )
 
@@ -230,10 +263,12 @@ def _deleted(turn: _Turn, data: ImageDeleted) -> Step[ImageState]:
             registered_at=was.registered_at,
             data_uploaded_at=was.data_uploaded_at,
             deleted_at=data.deleted_at,
+            snapshot_uploaded=was.snapshot_uploaded,
         )
     )
 
 
+BASE_IMAGE_REF = "base_image_ref"
 _NOTHING_KNOWN = ImageState()
 _REGISTERED = (
     "name",

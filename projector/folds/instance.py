@@ -50,7 +50,16 @@ from metaledger.projector.folds.instance_turn import (
 from metaledger.projector.folds.location import Place
 from metaledger.projector.folds.metadata import image_keys, rebuilt, rolled_back, saved
 from metaledger.projector.folds.properties import difference
-from metaledger.projector.folds.step import Fact, Projection, Step, anomaly, origin_of
+from metaledger.projector.folds.step import (
+    Fact,
+    Projection,
+    Put,
+    Step,
+    anomaly,
+    mark,
+    origin_of,
+    told_at,
+)
 from metaledger.schemas.disk import DiskEvent
 from metaledger.schemas.errors import Unfoldable
 from metaledger.schemas.instance import (
@@ -157,7 +166,18 @@ def _snapshot_taken(turn: Turn, data: SnapshotTaken) -> Step[InstanceState]:
         raise Unfoldable("the snapshot's purpose is a symbol that this build does not know")
     if data.altered:
         turn.found("value_altered", "warning", {"keys": sorted(set(data.altered))})
-    return turn.step()
+    row = {
+        "event_id": turn.event_id,
+        "image_id": data.snapshot_image_id,
+        "instance_uuid": data.instance_uuid,
+        "image_ref": data.image_ref,
+        "purpose": data.purpose.value,
+        "occurred_at": told_at(turn.fact),
+    }
+    step = turn.step()
+    taken = Put("snapshots_taken", row, is_new=True)
+    marked = mark(turn.fact, f"image:{data.snapshot_image_id}")
+    return Step(step.state, (*step.changes, taken, marked))
 
 
 def _rescued(turn: Turn, data: InstanceRescued) -> Step[InstanceState]:
@@ -229,7 +249,7 @@ def _disk_told(state: InstanceState | None, fact: Fact, data: DiskEvent) -> Step
     return Step(
         after,
         (
-            *instance_put(data.instance_uuid, was, after),
+            *instance_put(data.instance_uuid, was, after, fact),
             *of_kind("disk", states.rows),
             *rows,
         ),

@@ -11,7 +11,7 @@ from metaledger.projector.folds.disk import Disk
 from metaledger.projector.folds.intervals import Edit, EndReason, History, SetVia, Values
 from metaledger.projector.folds.location import Stay, Stays
 from metaledger.projector.folds.properties import Difference
-from metaledger.projector.folds.step import Fact, Put, Row, Step, anomaly, origin_of
+from metaledger.projector.folds.step import Fact, Put, Row, Step, anomaly, mark, origin_of
 from metaledger.schemas.meta import Origin
 
 
@@ -144,7 +144,7 @@ class Turn:
         return Step(
             state,
             (
-                *instance_put(self._instance_uuid, self.was, state),
+                *instance_put(self._instance_uuid, self.was, state, self.fact),
                 *of_kind("attribute", self.attributes.rows),
                 *of_kind("attribute", self.rescue_attributes.rows),
                 *of_kind("authoritative", self.authoritative.rows),
@@ -168,12 +168,24 @@ def of_kind(kind: str, rows: Sequence[Put]) -> Sequence[Put]:
     return rows
 
 
-def instance_put(instance_uuid: str, was: InstanceState, now: InstanceState) -> Sequence[Put]:
-    """The row of `instances`, where it changed."""
+def instance_put(
+    instance_uuid: str, was: InstanceState, now: InstanceState, fact: Fact
+) -> Sequence[Put]:
+    """The row of `instances`, where it changed; and the mark, where that is to be judged anew."""
+    marks = [mark(fact, f"instance:{instance_uuid}")] if _judged(was) != _judged(now) else []
     row = _row(instance_uuid, now)
     if was.is_told and row == _row(instance_uuid, was):
-        return ()
-    return (Put("instances", row, is_new=not was.is_told),)
+        return marks
+    return (Put("instances", row, is_new=not was.is_told), *marks)
+
+
+BASE = "image_base_image_ref"
+
+
+def _judged(state: InstanceState) -> tuple[object, ...]:
+    """What of an instance is judged with what is known of images."""
+    base, image = state.metadata.live.get(BASE), state.attributes.live.get("image_ref")
+    return (state.is_told, state.booted_at, state.deleted_at, base, image)
 
 
 def shown(gap: Difference | None) -> dict[str, Any]:

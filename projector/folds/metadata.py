@@ -8,7 +8,7 @@ what was decided beyond the contract.
 
 from msgspec.structs import replace
 
-from metaledger.projector.folds.instance_turn import InstanceState, Rebuild, Turn, shown
+from metaledger.projector.folds.instance_turn import BASE, InstanceState, Rebuild, Turn, shown
 from metaledger.projector.folds.intervals import SetVia, Values
 from metaledger.projector.folds.properties import Difference, difference
 from metaledger.projector.folds.step import Step
@@ -18,7 +18,6 @@ from metaledger.schemas.instance import (
     InstanceSystemMetadataSaved,
 )
 
-_BASE = "image_base_image_ref"
 # These set it to the image that the instance runs, whatever it was.
 _SETS_BASE = frozenset({"resize", "shelve"})
 
@@ -162,8 +161,8 @@ def _rebuild_metadata(turn: Turn, after: Values, image_ref: str | None) -> None:
     had = turn.metadata.values
     turn.become(turn.metadata, after, via="rebuilt")
     turn.become(turn.authoritative, image_keys(after), via="rebuilt")
-    if turn.was_seen and _BASE in had and _BASE not in after:
-        details = {"base_image_ref": had[_BASE], "image_ref": image_ref}
+    if turn.was_seen and BASE in had and BASE not in after:
+        details = {"base_image_ref": had[BASE], "image_ref": image_ref}
         turn.found("base_image_ref_dropped", "error", details)
 
 
@@ -178,9 +177,9 @@ def _find_overwritten(turn: Turn, data: InstanceSystemMetadataSaved, held: Value
         if after.get(key, missing) != kept[key]
         and after.get(key, missing) != held.get(key, missing)
     ]
-    sets_base = _BASE in after and after[_BASE] == turn.was.image_ref
-    if _BASE in keys and data.operation in _SETS_BASE and sets_base:
-        keys.remove(_BASE)
+    sets_base = BASE in after and after[BASE] == turn.was.image_ref
+    if BASE in keys and data.operation in _SETS_BASE and sets_base:
+        keys.remove(BASE)
     if keys:
         expected = {key: kept[key] for key in keys}
         gap = Difference(expected, {key: after[key] for key in keys if key in after})

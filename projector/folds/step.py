@@ -72,6 +72,25 @@ def origin_of(fact: Fact) -> Origin:
     return origin
 
 
+def told_at(fact: Fact) -> datetime:
+    """When it happened: as `at`, but not behind what the aggregate heard of before by another
+    stream, so that it says the same in whatever order streams come.
+    """
+    return min(fact.event.meta.occurred_at, fact.at)
+
+
+def mark(fact: Fact, aggregate: str) -> Put:
+    """What takes more than one aggregate is to be derived and judged anew for this one."""
+    kind, _, aggregate_id = aggregate.partition(":")
+    row = {
+        "event_id": fact.event.meta.event_id,
+        "aggregate_kind": kind,
+        "aggregate_id": aggregate_id,
+        "settles_at": None,
+    }
+    return Put("marks", row, is_new=True)
+
+
 def anomaly(
     fact: Fact, kind: str, severity: str, details: Mapping[str, Any], *, subject: str = ""
 ) -> Put:

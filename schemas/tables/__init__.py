@@ -3,13 +3,13 @@
 READ_MODEL.md is normative for the names. An aggregate is added by its own module, which imports
 `METADATA`, `UtcTime`, `JsonValue` and `View` from `tables.base` and ends in two explicit tuples,
 `TABLES` and `VIEWS`; and by its line in the tuples below. Every table and column has a comment.
-`TABLES` are those of a generation, `SHARED_TABLES` are kept once for all generations, and `PRIVATE`
-names those that have no public name.
+`TABLES` are those of a generation, `DERIVED` those of them that no fold writes; `SHARED_TABLES` are
+kept once for all generations, and `PRIVATE` names those that have no public name.
 """
 
 from sqlalchemy import Table
 
-from metaledger.schemas.tables import disk, hypervisor, image, instance, ledger
+from metaledger.schemas.tables import disk, hypervisor, image, instance, ledger, lineage
 from metaledger.schemas.tables.base import METADATA, SHARED, JsonValue, UtcTime, View
 
 SHARED_TABLES: tuple[Table, ...] = ledger.SHARED_TABLES
@@ -19,11 +19,22 @@ TABLES: tuple[Table, ...] = (
     *instance.TABLES,
     *disk.TABLES,
     *hypervisor.TABLES,
+    *lineage.TABLES,
 )
-VIEWS: tuple[View, ...] = (*ledger.VIEWS, *image.VIEWS, *instance.VIEWS, *hypervisor.VIEWS)
-PRIVATE: frozenset[str] = frozenset({"aggregate_states"})
+VIEWS: tuple[View, ...] = (
+    *ledger.VIEWS,
+    *image.VIEWS,
+    *instance.VIEWS,
+    *hypervisor.VIEWS,
+    *lineage.VIEWS,
+)
+DERIVED: tuple[Table, ...] = (ledger.marks, *lineage.DERIVED)
+PRIVATE: frozenset[str] = frozenset(
+    {"aggregate_states", "marks", "snapshots_taken", "snapshot_uploads", "derived_lineage"}
+)
 
 __all__ = [
+    "DERIVED",
     "METADATA",
     "PRIVATE",
     "SHARED",

@@ -43,6 +43,8 @@ instances = Table(
     ),
     # What runs there.
     Index(None, "hypervisor_id"),
+    # What runs it.
+    Index(None, "image_ref"),
     comment="Every instance that the ledger has heard of, deleted ones too.",
 )
 

@@ -210,6 +210,21 @@ aggregate_states = Table(
     comment="The projector's own memory of each aggregate; private.",
 )
 
+marks = Table(
+    "marks",
+    METADATA,
+    Column("event_id", Text, primary_key=True, comment="The event that gave reason to."),
+    Column("aggregate_kind", Text, primary_key=True, comment="What is to be derived anew: image …"),
+    Column("aggregate_id", Text, primary_key=True, comment="The bare id of what is."),
+    Column(
+        "settles_at",
+        UtcTime,
+        comment="It is to be judged when all sources' reports have passed this time; null: now.",
+    ),
+    Index(None, "settles_at"),
+    comment="What is still to be derived or judged, for an event touched it; private.",
+)
+
 SHARED_TABLES: tuple[Table, ...] = (read_model, ledger_events, quarantined_bytes)
 TABLES: tuple[Table, ...] = (
     anomalies,
@@ -218,6 +233,7 @@ TABLES: tuple[Table, ...] = (
     checkpoints,
     streams,
     aggregate_states,
+    marks,
 )
 parked_aggregates = View(
     name="parked_aggregates",

@@ -24,6 +24,7 @@ def final_rows(history):
         model.apply(event, at)
     return {
         "images": [model.image_row(image_id) for image_id in model.images],
+        "snapshot_uploads": list(model.uploads.values()),
         **model.rows,
         "anomalies": model.anomalies,
     }
@@ -32,6 +33,7 @@ def final_rows(history):
 class Model:
     def __init__(self):
         self.images = {}
+        self.uploads = {}
         self.rows = {PROPERTIES: [], ATTRIBUTES: []}
         self.anomalies = []
 
@@ -113,6 +115,13 @@ class Model:
         else:
             self.update(image, event["type"], data, known)
         image["last_event_id"] = self.event_id
+        if event["type"] == "SnapshotUploaded":
+            self.uploads[self.image_id] = {
+                "image_id": self.image_id,
+                "instance_uuid": data["instance_uuid"],
+                "occurred_at": min(self.meta["occurred_at"], at),
+                "event_id": self.event_id,
+            }
 
     def delete(self, image, data, known):
         if not known and self.origin == "OBSERVED":

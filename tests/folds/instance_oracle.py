@@ -26,6 +26,7 @@ def final_rows(history):
     return {
         "instances": [model.instance_row(uuid) for uuid in model.instances],
         "disks": [model.disk_row(*names) for names in model.disks],
+        "snapshots_taken": model.taken,
         **model.rows,
         "anomalies": model.anomalies,
     }
@@ -35,6 +36,7 @@ class Model:
     def __init__(self):
         self.instances = {}
         self.disks = {}
+        self.taken = []
         self.rows = {ATTRIBUTES: [], METADATA: [], LOCATIONS: [], LAYOUTS: []}
         self.anomalies = []
 
@@ -68,7 +70,7 @@ class Model:
         handler = {
             "InstanceBooted": self.booted,
             "InstanceSystemMetadataSaved": self.saved,
-            "SnapshotTaken": lambda data: self.brought.update(data["altered"]),
+            "SnapshotTaken": self.snapshot_taken,
             "InstanceRebuilt": self.rebuilt,
             "InstanceRebuildRolledBack": self.rolled_back,
             "InstanceRescued": self.rescued,
@@ -80,6 +82,19 @@ class Model:
         named = self.brought & set(data.get("altered", ()))
         if named:
             self.anomaly("value_altered", "warning", {"keys": sorted(named)})
+
+    def snapshot_taken(self, data):
+        self.brought.update(data["altered"])
+        self.taken.append(
+            {
+                "event_id": self.event_id,
+                "image_id": data["snapshot_image_id"],
+                "instance_uuid": self.uuid,
+                "image_ref": data["image_ref"],
+                "purpose": data["purpose"],
+                "occurred_at": min(self.meta["occurred_at"], self.at),
+            }
+        )
 
     # --- intervals of keys
 

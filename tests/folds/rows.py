@@ -9,6 +9,7 @@ import msgspec
 from metaledger.projector.folds import PROJECTIONS, Put
 from metaledger.schemas.events import Event
 from metaledger.schemas.tables import METADATA, TABLES
+from metaledger.schemas.tables.ledger import marks
 
 from .histories import fact
 
@@ -21,16 +22,23 @@ _COLUMNS = {table.name: set(table.columns.keys()) for table in METADATA.sorted_t
 
 @dataclass
 class RowTables:
-    """Tables in memory, as strict as a database: rows are complete, and new ones are new."""
+    """Tables in memory, as strict as a database: rows are complete, and new ones are new.
+
+    `marks` say what is to be looked at, not what is: two that are equal may differ there.
+    """
 
     tables: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = field(
-        default_factory=lambda: {table.name: {} for table in TABLES}
+        default_factory=lambda: {table.name: {} for table in TABLES if table is not marks}
     )
+    marks: list[tuple[str, str]] = field(default_factory=list, compare=False)
 
     def put(self, changes: Iterable[Put]) -> None:
         """Takes the rows as they are now."""
         for change in changes:
             assert change.row.keys() == _COLUMNS[change.table]
+            if change.table == marks.name:
+                self.marks.append((change.row["aggregate_kind"], change.row["aggregate_id"]))
+                continue
             key = tuple(change.row[name] for name in _PRIMARY_KEYS[change.table])
             assert change.is_new == (key not in self.tables[change.table]), (change.table, key)
             self.tables[change.table][key] = dict(change.row)
