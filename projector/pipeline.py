@@ -143,13 +143,14 @@ class Pipeline:
             self._writer.shutdown()
         self.reader.close()
 
-    def step(self) -> None:
-        """Hands over the next batch; where none came in time, waits for the last to land."""
+    def step(self) -> bool:
+        """Hands over the next batch; False: none came in time, and the last one has landed."""
         handed_over, unknown = self._next()
         if unknown is not None or not handed_over:
             self.land()
         if unknown is not None:
             raise unknown
+        return handed_over > 0
 
     @uncollected()
     def _next(self) -> tuple[int, UnknownSchema | None]:

@@ -16,6 +16,7 @@ from structlog import get_logger
 
 from metaledger.projector.intake import Rules
 from metaledger.projector.pipeline import Pipeline, Settings
+from metaledger.projector.stage import derive
 from metaledger.projector.store import Store
 from metaledger.schemas.codec import Codec
 from metaledger.schemas.errors import Fenced, LogRefused, Unreachable
@@ -24,6 +25,8 @@ from metaledger.schemas.log import Log
 
 __all__ = ["OnProgress", "Progress", "Settings", "bring_up_to_end", "follow"]
 
+# A projector that has no rest derives all the same; a batch takes about as long.
+_DERIVE_EVERY = timedelta(seconds=2)
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 _log = get_logger()
@@ -67,6 +70,7 @@ def bring_up_to_end(
                 run.restart()
             left = run.behind(ends)
             report.tell(total - left)
+        derive(store, at_end=True)
         return report.latest
 
 
@@ -88,9 +92,13 @@ def follow(
     with _projector(log, store, codec, settings=settings, clock=clock, group=settings.group) as run:
         report = _Report(total=0, clock=clock, on_progress=on_progress)
         failures = 0
+        derived_at = clock()
         while not stop.is_set():
             try:
-                run.step()
+                idle = not run.step()
+                if idle or clock() - derived_at >= _DERIVE_EVERY:
+                    derive(store, at_end=idle)
+                    derived_at = clock()
             except (Fenced, Unreachable) as error:
                 _log.warning("projector.retries", reason=str(error), failures=failures)
                 run.restart()

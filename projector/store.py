@@ -1,4 +1,4 @@
-"""The read model's store: the one place where SQL writes it.
+"""The read model's store: the one place where SQL writes it (but for what is `derived`).
 
 A batch is loaded (`memories`, `waiting`, `known`: a statement each), folded elsewhere, brought into
 the form that the database takes (`prepare`) and committed in one transaction: `move` takes the
@@ -35,6 +35,7 @@ from metaledger.projector.bulk import Bulk, Form
 from metaledger.projector.bulk_postgres import PostgresBulk
 from metaledger.projector.bulk_sqlite import SqliteBulk
 from metaledger.projector.database import translated, writing
+from metaledger.projector.derived import Derivation
 from metaledger.projector.folds import Projection
 from metaledger.projector.intake import Known
 from metaledger.projector.memory import Memory
@@ -49,6 +50,7 @@ from metaledger.schemas.tables.ledger import (
     aggregate_states,
     checkpoints,
     ledger_events,
+    marks,
     parked_events,
     quarantine,
     quarantined_bytes,
@@ -125,6 +127,12 @@ class Store:
         reading = self._engine.execution_options(metaledger_writes=False)
         with translated(self._engine), reading.connect() as connection:
             yield Transaction(connection, self._bulk, self._states)
+
+    @contextmanager
+    def deriving(self) -> Iterator[Derivation]:
+        """What is derived behind the folds, as `transaction`."""
+        with translated(self._engine), self._engine.begin() as connection:
+            yield Derivation(connection, self._bulk)
 
     def checkpoints(self, partitions: Collection[int]) -> Mapping[int, Checkpoint]:
         """The checkpoints of those partitions, as they are now."""
@@ -290,6 +298,10 @@ class Transaction:
         if row.skipped_by_event is not None:
             raise UsageError(f"the record at {place} was skipped by event {row.skipped_by_event}")
         return f"{row.aggregate_kind}:{row.aggregate_id}"
+
+    def is_marked(self) -> bool:
+        """Whether anything is to be derived or judged, now or later."""
+        return self._connection.execute(select(marks).limit(1)).first() is not None
 
     def topic_id(self) -> str:
         """The identity of the log that this read model is built from; empty: none yet."""

@@ -1,0 +1,179 @@
+"""Lineage: which image a snapshot descends from, and where that ends (EVENTS.md, "Lineage"). Pure.
+
+A snapshot's parent is the image that its instance was running when it was taken, and needs no
+property of the image. What an image declares (`base_image_ref`) is held against that. An edge goes
+to the parent, else to what is declared. Decided here, where the contract leaves it open:
+
+- Of several SnapshotTaken of one image the first one counts. An image whose upload names an
+  instance, and that nobody told to be taken, was taken when it was registered, else uploaded.
+- Where the image that ran is not told, it is what the instance ran then, by the times at which its
+  events happened; where the ledger knows of none so early, the first one that it knows of.
+- A path ends where it would come to an image a second time, and at DEPTH_MAX.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+# Far beyond a snapshot of a snapshot a night; a hostile chain costs a row for each two images.
+DEPTH_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A SnapshotTaken; `image_ref` is None where it did not say what ran."""
+
+    event_id: str
+    occurred_at: datetime
+    instance_uuid: str
+    image_ref: str | None
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """The last upload of a snapshot's data; `begun_at` is the image's registration, if known."""
+
+    event_id: str
+    occurred_at: datetime
+    instance_uuid: str | None
+    begun_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """The last `base_image_ref` of an image; `lost`: it is gone, and the image is not."""
+
+    event_id: str
+    image_id: str
+    lost: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """An image that an instance ran; `until` None: it does."""
+
+    image_ref: str | None
+    since: datetime
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """An image that is a snapshot, as far as events say of what; `event_id` is the one that does.
+    `purpose` None: only its upload is known.
+    """
+
+    event_id: str
+    instance_uuid: str
+    parent_image_id: str | None
+    purpose: str | None
+    taken_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """The ancestors of an image, its edge's end first. `returns`: the path leads back to it."""
+
+    ancestors: tuple[str, ...]
+    returns: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """What is said of one image."""
+
+    image_id: str
+    snapshot: Snapshot | None
+    declared: Declared | None
+    path: Path
+
+    @property
+    def parent_image_id(self) -> str | None:
+        """The image that its instance ran."""
+        return self.snapshot.parent_image_id if self.snapshot else None
+
+    @property
+    def edge_event_id(self) -> str | None:
+        """The event that made its edge."""
+        if self.snapshot is not None and self.snapshot.parent_image_id is not None:
+            return self.snapshot.event_id
+        return self.declared.event_id if self.declared else None
+
+    @property
+    def base_image_ref(self) -> str | None:
+        """What it declares if that is consistent, else the parent, else what it declares."""
+        declared = self.declared.image_id if self.declared else None
+        if self.parent_image_id is None or declared in self.path.ancestors:
+            return declared
+        return self.parent_image_id
+
+    @property
+    def root_image_id(self) -> str:
+        """The end of its path."""
+        return self.path.ancestors[-1] if self.path.ancestors else self.image_id
+
+    @property
+    def evidence(self) -> str:
+        """How what is declared and what is derived stand to each other."""
+        if self.parent_image_id is None:
+            return "declared" if self.declared else "none"
+        if self.declared is None:
+            return "derived"
+        return "agreed" if self.declared.image_id in self.path.ancestors else "contradicted"
+
+
+def snapshot_of(
+    taken: Sequence[Taken], upload: Upload | None, runs: Callable[[str], Sequence[Run]]
+) -> Snapshot | None:
+    """The snapshot that the events tell of. `runs` are an instance's, the earliest first."""
+    first = min(taken, key=lambda one: (one.occurred_at, one.event_id), default=None)
+    if first is not None:
+        parent = first.image_ref
+        if parent is None:
+            parent = running_at(runs(first.instance_uuid), first.occurred_at)
+        return Snapshot(
+            event_id=first.event_id,
+            instance_uuid=first.instance_uuid,
+            parent_image_id=parent,
+            purpose=first.purpose,
+            taken_at=first.occurred_at,
+        )
+    if upload is None or upload.instance_uuid is None:
+        return None
+    at = upload.begun_at or upload.occurred_at
+    return Snapshot(
+        event_id=upload.event_id,
+        instance_uuid=upload.instance_uuid,
+        parent_image_id=running_at(runs(upload.instance_uuid), at),
+        purpose=None,
+        taken_at=at,
+    )
+
+
+def running_at(runs: Sequence[Run], at: datetime) -> str | None:
+    """The image that ran then; where nothing is known so early, the first that is."""
+    before = [run for run in runs if run.since <= at]
+    if not before:
+        return runs[0].image_ref if runs else None
+    last = before[-1]
+    return last.image_ref if last.until is None or at < last.until else None
+
+
+def edge_of(snapshot: Snapshot | None, declared: Declared | None) -> str | None:
+    """Where the image's edge goes."""
+    parent = snapshot.parent_image_id if snapshot else None
+    return parent if parent is not None or declared is None else declared.image_id
+
+
+def path_of(image_id: str, edge: Callable[[str], str | None]) -> Path:
+    """The image's ancestors along the edges."""
+    # In their order, and quick to look into.
+    ancestors: dict[str, None] = {}
+    at = edge(image_id)
+    while at is not None and at != image_id and at not in ancestors:
+        if len(ancestors) == DEPTH_MAX:
+            break
+        ancestors[at] = None
+        at = edge(at)
+    return Path(ancestors=tuple(ancestors), returns=at == image_id)

@@ -1,0 +1,400 @@
+"""The stage behind the folds: what it says depends on events alone, and comes once settled."""
+
+import itertools
+import json
+import random
+import threading
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from metaledger.projector.judgements import JUDGED
+from metaledger.projector.lineage import DEPTH_MAX
+from metaledger.projector.stage import derive
+from metaledger.schemas.disk import DiskDeleted
+from metaledger.schemas.events import Event, EventData
+from metaledger.schemas.hypervisor import (
+    HypervisorHostChanged,
+    HypervisorRegistered,
+    HypervisorRemoved,
+    IdSource,
+)
+from metaledger.schemas.image import (
+    ImageDeleted,
+    ImageRegistered,
+    ImageUpdated,
+    Mode,
+    PropertyChange,
+    SnapshotUploaded,
+)
+from metaledger.schemas.instance import (
+    InstanceBooted,
+    InstanceDeleted,
+    InstanceRebuildRolledBack,
+    InstanceRebuilt,
+    InstanceSystemMetadataSaved,
+    SnapshotPurpose,
+    SnapshotTaken,
+)
+from metaledger.schemas.ledger import SourceProgressed
+from metaledger.schemas.tables import DERIVED
+
+from ..store.readmodels import Dump, Place, dump, empty, kept_open, store_of
+from . import derived_oracle
+from .ledgers import AT, Ledger, event
+
+fixed = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+few, many = settings(max_examples=12, **fixed), settings(max_examples=80, **fixed)
+BASE = "image_base_image_ref"
+
+
+def declaring(image: str, base: str | None) -> ImageRegistered:
+    properties = {} if base is None else {"base_image_ref": base}
+    return ImageRegistered(image_id=image, status="queued", properties=properties)
+
+
+def purged(image: str) -> ImageUpdated:
+    return ImageUpdated(image_id=image, change=PropertyChange(mode=Mode.PURGE))
+
+
+def uploaded(image: str, instance: str | None = None) -> SnapshotUploaded:
+    return SnapshotUploaded(
+        image_id=image,
+        instance_uuid=instance,
+        size=1,
+        status="active",
+        change=PropertyChange(mode=Mode.MERGE),
+    )
+
+
+def booted(instance: str, image: str | None, base: str | None = None) -> InstanceBooted:
+    metadata = {} if base is None else {BASE: base}
+    return InstanceBooted(instance_uuid=instance, image_ref=image, system_metadata=metadata)
+
+
+def taken(image: str, instance: str, ran: str | None) -> SnapshotTaken:
+    return SnapshotTaken(
+        instance_uuid=instance,
+        snapshot_image_id=image,
+        image_ref=ran,
+        purpose=SnapshotPurpose.SNAPSHOT,
+    )
+
+
+def saved(instance: str, base: str | None) -> InstanceSystemMetadataSaved:
+    after = {} if base is None else {BASE: base}
+    return InstanceSystemMetadataSaved(instance_uuid=instance, operation="save", after=after)
+
+
+def hypervisor(name: str, host: str, kind: str = "QEMU") -> HypervisorRegistered:
+    return HypervisorRegistered(
+        hypervisor_id=name, id_source=IdSource.FILE, host=host, hypervisor_type=kind
+    )
+
+
+def moved(name: str, left: str, host: str) -> HypervisorHostChanged:
+    return HypervisorHostChanged(hypervisor_id=name, from_host=left, to_host=host)
+
+
+def numbered(data: list[EventData]) -> list[Event]:
+    """The events in this order, a minute apart."""
+    counts = dict[str, int]()
+    events = []
+    for minute, one in enumerate(data):
+        name = str(one.aggregate)
+        counts[name] = counts.get(name, 0) + 1
+        events.append(event(one, counts[name], at=AT + timedelta(minutes=minute)))
+    return events
+
+
+IMAGES = st.sampled_from(["i-0", "i-1", "i-2", "i-3"])
+MAYBE = st.none() | IMAGES
+INSTANCES = st.sampled_from(["u-0", "u-1"])
+HYPERVISORS = st.sampled_from(["h-0", "h-1", "h-2"])
+HOSTS = st.sampled_from(["a", "b", "c"])
+TOLD: st.SearchStrategy[EventData] = st.one_of(
+    st.builds(declaring, IMAGES, MAYBE),
+    st.builds(purged, IMAGES),
+    st.builds(uploaded, IMAGES, st.none() | INSTANCES),
+    st.builds(lambda image: ImageDeleted(image_id=image, deleted_at=AT), IMAGES),
+    st.builds(booted, INSTANCES, MAYBE, MAYBE),
+    st.builds(taken, IMAGES, INSTANCES, MAYBE),
+    st.builds(taken, IMAGES, INSTANCES, MAYBE),
+    st.builds(saved, INSTANCES, MAYBE),
+    st.builds(
+        lambda instance, image: InstanceRebuilt(instance_uuid=instance, image_ref=image),
+        INSTANCES,
+        IMAGES,
+    ),
+    st.builds(lambda it: InstanceRebuildRolledBack(instance_uuid=it), INSTANCES),
+    st.builds(lambda it: InstanceDeleted(instance_uuid=it, deleted_at=AT), INSTANCES),
+    st.builds(lambda it: DiskDeleted(instance_uuid=it, disk="disk"), INSTANCES),
+    st.builds(hypervisor, HYPERVISORS, HOSTS, st.sampled_from(["QEMU", "QEMU", "ironic"])),
+    st.builds(moved, HYPERVISORS, HOSTS, HOSTS),
+    st.builds(lambda it: HypervisorRemoved(hypervisor_id=it), HYPERVISORS),
+)
+LEDGERS = st.lists(TOLD, min_size=1, max_size=24).map(numbered)
+
+
+def derived(found: Dump) -> dict[str, Any]:
+    """What the stage made: its tables, and the judged anomalies that stand."""
+    judged = [
+        row
+        for row in found["anomalies"]
+        if row["kind"] in JUDGED and row["withdrawn_by_event"] is None
+    ]
+    return {table.name: found[table.name] for table in DERIVED} | {"judged": judged}
+
+
+def named(found: Dump) -> dict[str, Any]:
+    """As `derived`, in the form of the oracle, which knows no marks."""
+    made = derived(found)
+    assert made.pop("marks") == []
+    made["judged"] = sorted(
+        (row["kind"], row["aggregate_id"], row["event_id"]) for row in made["judged"]
+    )
+    return made
+
+
+@pytest.fixture
+def read_models(place: Place):
+    """Two, which every example empties."""
+    first, second = place(), place()
+    with kept_open(first), kept_open(second):
+        yield first, second
+
+
+def project(url: str, folder: Path, events: list[Event], sizes: list[int]) -> Dump:
+    """Derives behind so many events each time."""
+    empty(url)
+    fresh.count += 1  # type: ignore[attr-defined]
+    ledger = Ledger(folder / f"stage-{fresh.count}.db")  # type: ignore[attr-defined]
+    waiting, each = iter(events), itertools.cycle(sizes)
+    while chunk := list(itertools.islice(waiting, next(each))):
+        ledger.append(*chunk)
+        ledger.project(url)
+    ledger.log.close()
+    return dump(url)
+
+
+def fresh() -> None:
+    """Counts the logs."""
+
+
+fresh.count = 0  # type: ignore[attr-defined]
+
+
+@many
+@given(LEDGERS)
+def test_the_stage_and_a_naive_oracle_agree(tmp_path: Path, events: list[Event]) -> None:
+    url = f"sqlite:///{tmp_path}/read.db"
+    with kept_open(url):
+        found = project(url, tmp_path, events, [len(events)])
+    assert named(found) == derived_oracle.derived(found)
+
+
+@few
+@given(LEDGERS, st.lists(st.integers(1, 5), min_size=1, max_size=5), st.integers(0, 2**32))
+def test_neither_splits_nor_the_order_of_aggregates_change_what_is_derived(
+    read_models: tuple[str, str], tmp_path: Path, events: list[Event], sizes: list[int], seed: int
+) -> None:
+    waiting = [
+        [one for one in events if one.meta.aggregate == name]
+        for name in sorted({one.meta.aggregate for one in events})
+    ]
+    source, mixed = random.Random(seed), list[Event]()
+    while any(waiting):
+        mixed.append(source.choice([those for those in waiting if those]).pop(0))
+    whole = project(read_models[0], tmp_path, events, [len(events)])
+    parts = project(read_models[1], tmp_path, mixed, sizes)
+    assert derived(parts) == derived(whole)
+
+
+@pytest.fixture
+def tell(url: str, ledger: Ledger):
+    """Appends what is told and projects it; gives what was derived then."""
+    told = list[EventData]()
+
+    def tell(*data: EventData) -> dict[str, Any]:
+        told.extend(data)
+        ledger.append(*numbered(told)[len(told) - len(data) :])
+        ledger.project(url)
+        return dump(url)
+
+    with store_of(url):
+        pass
+    return tell
+
+
+def standing(found: Dump) -> list[tuple[str, str]]:
+    return sorted(
+        (row["kind"], row["aggregate_id"])
+        for row in found["anomalies"]
+        if row["kind"] in JUDGED and row["withdrawn_by_event"] is None
+    )
+
+
+def path_of(found: Dump, image_id: str) -> list[str]:
+    rows = [row for row in found["image_ancestors"] if row["image_id"] == image_id]
+    return [row["ancestor_image_id"] for row in sorted(rows, key=lambda row: row["depth"])]
+
+
+def test_a_parent_is_known_although_every_property_that_names_it_was_purged(tell) -> None:
+    found = tell(
+        declaring("base", None),
+        booted("u", "base", "base"),
+        taken("snap", "u", "base"),
+        declaring("snap", "base"),
+        uploaded("snap", "u"),
+        purged("snap"),
+    )
+    [row] = found["derived_lineage"]
+    assert row["parent_image_id"] == row["base_image_ref"] == "base"
+    assert (row["declared_base_image_ref"], row["declared_lost"]) == ("base", True)
+    assert row["evidence"] == "agreed"
+    assert standing(found) == [("base_image_ref_missing", "snap")]
+
+
+def test_the_first_base_of_a_snapshot_of_a_snapshot_is_agreed_when_the_ancestry_is_known(
+    tell,
+) -> None:
+    found = tell(
+        booted("u-2", "snap-1", "base"),
+        taken("snap-2", "u-2", "snap-1"),
+        declaring("snap-2", "base"),
+    )
+    assert standing(found) == [
+        ("base_image_ref_contradicted", "snap-2"),
+        ("base_image_ref_stale", "u-2"),
+    ]
+    found = tell(booted("u-1", "base"), taken("snap-1", "u-1", "base"))
+    assert standing(found) == []
+    withdrawn = [row["withdrawn_by_event"] for row in found["anomalies"]]
+    assert len(withdrawn) == 2
+    assert all(withdrawn)
+    assert [row["evidence"] for row in found["derived_lineage"]] == ["derived", "agreed"]
+    assert path_of(found, "snap-2") == ["snap-1", "base"]
+
+
+def test_a_rebuild_that_was_rolled_back_leaves_a_stale_base(tell) -> None:
+    rebuilt = InstanceRebuilt(instance_uuid="u", image_ref="other", after={BASE: "other"})
+    assert standing(tell(booted("u", "base", "base"), rebuilt)) == []
+    back = InstanceRebuildRolledBack(instance_uuid="u", image_ref="base")
+    assert standing(tell(back)) == [("base_image_ref_stale", "u")]
+    assert standing(tell(saved("u", "base"))) == []
+
+
+def test_a_cycle_ends_every_path_and_is_raised_on_the_images_that_lie_on_it(tell) -> None:
+    found = tell(
+        declaring("a", "b"), declaring("b", "a"), declaring("c", "a"), declaring("self", "self")
+    )
+    assert standing(found) == [("lineage_cycle", name) for name in ("a", "b", "self")]
+    paths = {name: path_of(found, name) for name in ("a", "b", "c", "self")}
+    assert paths == {"a": ["b"], "b": ["a"], "c": ["a", "b"], "self": []}
+    change = PropertyChange(mode=Mode.MERGE, set={"base_image_ref": "root"})
+    found = tell(ImageUpdated(image_id="a", change=change))
+    assert standing(found) == [("lineage_cycle", "self")]
+
+
+def test_a_hostile_chain_has_an_end(tell) -> None:
+    last = DEPTH_MAX + 5
+    found = tell(*(declaring(f"i-{n}", f"i-{n + 1}") for n in range(last)))
+    assert max(row["depth"] for row in found["image_ancestors"]) == DEPTH_MAX
+
+
+def test_an_instance_that_nobody_saw_boot_is_told_until_its_boot_comes(tell) -> None:
+    found = tell(saved("u", "base"))
+    assert standing(found) == [("instance_never_booted", "u")]
+    found = tell(booted("u", "base"))
+    assert standing(found) == []
+
+
+def test_two_machines_with_one_id_and_two_ids_on_one_host_are_duplicates(tell) -> None:
+    assert standing(tell(hypervisor("h-1", "a"), moved("h-1", "a", "b"))) == []
+    assert standing(tell(moved("h-1", "b", "a"))) == [("hypervisor_duplicate", "h-1")]
+    assert standing(tell(moved("h-1", "a", "c"))) == []
+    both = [("hypervisor_duplicate", "h-1"), ("hypervisor_duplicate", "h-2")]
+    assert standing(tell(hypervisor("h-2", "c"))) == both
+    assert standing(tell(HypervisorRemoved(hypervisor_id="h-1"))) == []
+    nodes = [hypervisor(f"node-{n}", "conductor", "ironic") for n in range(3)]
+    assert standing(tell(*nodes)) == []
+
+
+def progressed(seq: int, *, unsent_s: int | None, reported_s: int) -> Event:
+    """Stream `nova-1` for partition 0, so many seconds after AT."""
+    oldest = None if unsent_s is None else AT + timedelta(seconds=unsent_s)
+    data = SourceProgressed(
+        oldest_unsent_at=oldest, rows_waiting=0, rows_max=1, unrecorded_aggregates=0
+    )
+    at = AT + timedelta(seconds=reported_s)
+    return event(data, seq, stream="nova-1", aggregate="stream:nova-1/0", at=at)
+
+
+def test_nothing_is_judged_before_the_sources_reports_have_passed_it(
+    url: str, ledger: Ledger
+) -> None:
+    ledger.append(progressed(1, unsent_s=None, reported_s=0))
+    ledger.append(event(saved("u", None), 1, at=AT + timedelta(seconds=60)))
+    ledger.project(url)
+    assert standing(dump(url)) == []
+    ledger.append(progressed(2, unsent_s=30, reported_s=90))
+    ledger.project(url)
+    assert standing(dump(url)) == []
+    ledger.append(progressed(3, unsent_s=None, reported_s=91))
+    ledger.project(url)
+    assert standing(dump(url)) == [("instance_never_booted", "u")]
+    assert dump(url)["marks"] == []
+
+
+def test_a_source_that_fell_silent_holds_no_judgement_up(url: str, ledger: Ledger) -> None:
+    silent = progressed(1, unsent_s=0, reported_s=0)
+    meta = replace(silent.meta, stream_id="gone", aggregate="stream:gone/0", event_id=TWIN)
+    ledger.append(Event(meta, silent.data))
+    ledger.append(event(saved("u", None), 1, at=AT + timedelta(seconds=60)))
+    ledger.append(progressed(1, unsent_s=None, reported_s=61))
+    ledger.project(url)
+    assert standing(dump(url)) == []
+    ledger.append(progressed(2, unsent_s=None, reported_s=700))
+    ledger.project(url)
+    assert standing(dump(url)) == [("instance_never_booted", "u")]
+
+
+TWIN = "0199b0a0-0000-7000-8000-000000000001"
+
+
+def test_two_stages_at_once_work_off_each_mark_once(url: str, ledger: Ledger) -> None:
+    events = numbered([declaring(f"i-{n}", f"i-{n + 1}") for n in range(300)])
+    ledger.append(*events)
+    ledger.project(url)
+    expected = derived(dump(url))
+    with store_of(url) as store, store.deriving() as derivation:
+        marks = [(one.meta.event_id, *one.meta.aggregate.split(":"), None) for one in events]
+        derivation.put(DERIVED[0], marks)
+    done, failures = list[int](), list[Exception]()
+
+    def work() -> None:
+        try:
+            with store_of(url) as store:
+                done.append(derive(store, at_end=True))
+        except Exception as error:  # noqa: BLE001 (told by the test)
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures
+    assert sum(done) == len(events)
+    assert derived(dump(url)) == expected
+
+
+def test_details_are_json_for_whoever_asks(tell) -> None:
+    found = tell(declaring("a", "a"))
+    [row] = found["anomalies"]
+    assert json.loads(json.dumps(row["details"])) == {"path": ["a"]}
