@@ -1,7 +1,6 @@
-"""`image show|history|explain`: one image, now or as of a time."""
+"""`image show|history|explain`: one image, now or as of a time. `image lineage` is in `lineage`."""
 
 from datetime import datetime
-from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -9,6 +8,7 @@ from rich.text import Text
 from sqlalchemy import Connection
 
 from metaledger.services import queries
+from metaledger.services.commands.lineage import ImageId, lineage
 from metaledger.services.output import Document, Views
 from metaledger.services.queries import Row
 from metaledger.services.reading import reading
@@ -22,7 +22,6 @@ from metaledger.services.shell import (
 )
 from metaledger.services.terminal import cell, table, table_of
 
-ImageId = Annotated[str, typer.Argument(metavar="ID", help="the image's id")]
 _LANDMARKS = ("registered_at", "data_uploaded_at", "deleted_at")
 _HISTORY = ("valid_from", "valid_to", "what", "key", "version", "value", "set_via", "end_reason")
 # What each reason says to people.
@@ -43,8 +42,8 @@ _SET = {
 
 def register(app: typer.Typer) -> None:
     """Adds the group."""
-    about = "One image: its properties, every interval with its reason, why each key is there."
-    add_group(app, "image", about, show=show, history=history, explain=explain)
+    about = "One image: its properties, every interval with its reason, why each is there, lineage."
+    add_group(app, "image", about, show=show, history=history, lineage=lineage, explain=explain)
 
 
 def show(shell: Shell, image_id: ImageId, as_of: AsOf = None) -> int:

@@ -20,6 +20,7 @@ _TIMES = (
     "booted_at",
     "deleted_at",
     "removed_at",
+    "taken_at",
     "since",
     "valid_from",
     "valid_to",
