@@ -12,12 +12,9 @@ Form = Any
 
 
 class Bulk(Protocol):
-    """Writes many rows with few statements. Values stand in the order of the table's columns."""
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether other threads get on while it writes."""
-        ...
+    """Writes many rows with few statements, each of which leaves the interpreter to other threads:
+    the next batch is folded meanwhile. Values stand in the order of the table's columns.
+    """
 
     def among(
         self, column: ColumnElement[Any], values: Sequence[str] | Sequence[int]

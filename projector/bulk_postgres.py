@@ -43,9 +43,6 @@ _CHUNK_BYTES = 1 << 20
 class PostgresBulk:
     """See `Bulk`."""
 
-    # psycopg2 leaves the interpreter to others while it waits for the server.
-    overlaps = True
-
     def among(
         self, column: ColumnElement[Any], values: Sequence[str] | Sequence[int]
     ) -> ColumnElement[bool]:

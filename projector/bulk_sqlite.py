@@ -1,8 +1,13 @@
-"""Bulk writing for SQLite: one prepared statement for many rows."""
+"""Bulk writing for SQLite: few statements of as many rows as one takes.
+
+While a statement runs, Python's driver leaves the interpreter to other threads. With `executemany`
+it asks for it back with every row, and waits up to 5 ms for a thread that is busy.
+"""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -14,13 +19,12 @@ from metaledger.schemas.tables import UtcTime
 from metaledger.schemas.times import time_text
 
 Encode = Callable[[Any], Any]
+# In one statement, since SQLite 3.32 of 2020.
+_VARIABLES_MAX = 32_766
 
 
 class SqliteBulk:
     """See `Bulk`."""
-
-    # The driver asks for the interpreter again with every row, and other threads keep it waiting.
-    overlaps = False
 
     def among(
         self, column: ColumnElement[Any], values: Sequence[str] | Sequence[int]
@@ -52,9 +56,13 @@ class SqliteBulk:
         self, connection: Connection, table: Table, form: list[Values], otherwise: str
     ) -> None:
         names = ", ".join(column.name for column in table.columns)
-        marks = ", ".join("?" for _ in table.columns)
-        statement = f"INSERT INTO {table.name} ({names}) VALUES ({marks}){otherwise}"
-        connection.exec_driver_sql(statement, form)
+        row = f"({', '.join('?' for _ in table.columns)})"
+        rows_max = _VARIABLES_MAX // len(table.columns)
+        for start in range(0, len(form), rows_max):
+            rows = form[start : start + rows_max]
+            values = ", ".join([row] * len(rows))
+            statement = f"INSERT INTO {table.name} ({names}) VALUES {values}{otherwise}"
+            connection.exec_driver_sql(statement, tuple(chain.from_iterable(rows)))
 
 
 def _encoded(column: Column[Any], values: Sequence[Any]) -> Sequence[Any]:

@@ -3,7 +3,7 @@
 At most one batch is in flight. What is folded meanwhile is folded upon it (`recall`), and is handed
 over when it has landed; if it lands otherwise than believed, all beliefs are dropped and what was
 folded upon them is folded again. Whether a belief still holds is decided by the compare-and-set of
-the transaction alone. Where the driver does not let others get on while it writes, nothing flies.
+the transaction alone.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -97,7 +97,7 @@ class Pipeline:
         self._limit = PoisonLimit(
             share_max=settings.poison_share_max, records_min=settings.poison_records_min
         )
-        self._writer = ThreadPoolExecutor(1, "projector-writer") if store.overlaps else None
+        self._writer = ThreadPoolExecutor(1, "projector-writer")
         # What is committed, and what will be when the flight has landed.
         self._committed: dict[int, Checkpoint] = {}
         self._expected: dict[int, Checkpoint] = {}
@@ -139,8 +139,7 @@ class Pipeline:
     def close(self) -> None:
         """Returns when nothing is in flight; how it landed, nobody asks any more."""
         self._wait()
-        if self._writer is not None:
-            self._writer.shutdown()
+        self._writer.shutdown()
         self.reader.close()
 
     def step(self) -> bool:
@@ -206,9 +205,6 @@ class Pipeline:
         return items, None
 
     def _hand_over(self, items: Sequence[Read]) -> None:
-        if self._writer is None:
-            self._project(items)
-            return
         try:
             flight = self._fold(items)
             if not self.land():

@@ -102,11 +102,6 @@ class Store:
         self._states = States(projections)
         self.projections = {projection.aggregate_kind: projection for projection in projections}
 
-    @property
-    def overlaps(self) -> bool:
-        """Whether a thread that commits leaves the others their time."""
-        return self._bulk.overlaps
-
     @contextmanager
     def transaction(self) -> Iterator["Transaction"]:
         """Everything in it is committed at its end, or nothing is.
