@@ -19,6 +19,10 @@ from metaledger.schemas.times import time_text
 
 SHARED = "metaledger"
 
+# For tables whose rows change in place: a page that a load has filled has room for new versions of
+# its rows, and PostgreSQL need not touch another page nor an index (a HOT update).
+CHANGES_IN_PLACE: dict[str, Any] = {"postgresql_with": {"fillfactor": 70}}
+
 METADATA = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",

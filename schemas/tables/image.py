@@ -5,7 +5,7 @@ The two histories have the form of `intervals`.
 
 from sqlalchemy import BigInteger, Column, Table, Text, select
 
-from metaledger.schemas.tables.base import METADATA, UtcTime, View
+from metaledger.schemas.tables.base import CHANGES_IN_PLACE, METADATA, UtcTime, View
 from metaledger.schemas.tables.intervals import interval_table
 
 images = Table(
@@ -31,6 +31,7 @@ images = Table(
     Column("deleted_at", UtcTime, comment="When it was deleted, as its service said; null: live."),
     Column("last_event_id", Text, nullable=False, comment="The last event that told of it."),
     comment="Every image that the ledger has heard of, deleted ones too.",
+    **CHANGES_IN_PLACE,
 )
 
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from metaledger.schemas.tables.base import METADATA, UtcTime, View
+from metaledger.schemas.tables.base import CHANGES_IN_PLACE, METADATA, UtcTime, View
 from metaledger.schemas.tables.intervals import interval_table
 
 _UUID = "The instance's uuid."
@@ -46,6 +46,7 @@ instances = Table(
     # What runs it.
     Index(None, "image_ref"),
     comment="Every instance that the ledger has heard of, deleted ones too.",
+    **CHANGES_IN_PLACE,
 )
 
 instance_attribute_history = interval_table(

@@ -14,7 +14,14 @@ from sqlalchemy import (
     text,
 )
 
-from metaledger.schemas.tables.base import METADATA, SHARED, JsonValue, UtcTime, View
+from metaledger.schemas.tables.base import (
+    CHANGES_IN_PLACE,
+    METADATA,
+    SHARED,
+    JsonValue,
+    UtcTime,
+    View,
+)
 
 read_model = Table(
     "read_model",
@@ -208,6 +215,7 @@ aggregate_states = Table(
         sqlite_where=text("parked_since IS NOT NULL"),
     ),
     comment="The projector's own memory of each aggregate; private.",
+    **CHANGES_IN_PLACE,
 )
 
 marks = Table(
