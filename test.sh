@@ -99,11 +99,15 @@ case ${1:-} in
     *) exec .venv/bin/pytest "$@" ;;
 esac
 
+# Two at a time: each has servers of its own, and a test waits for them more than it computes.
+both="-n 2 --dist loadfile"
 status=0
 if [ -d tests/producers ]; then
     say "the producers and the hook on SQLAlchemy 2.0"
-    .venv-sa20/bin/python -P -m pytest tests/producers tests/glance/test_{watch,same_story}.py || status=$?
+    # shellcheck disable=SC2086 # a list of words
+    .venv-sa20/bin/python -P -m pytest $both tests/producers tests/glance/test_{watch,same_story}.py || status=$?
 fi
 say "all tests on SQLAlchemy $(.venv/bin/python -c 'import sqlalchemy; print(sqlalchemy.__version__)')"
-.venv/bin/pytest || status=$?
+# shellcheck disable=SC2086 # a list of words
+.venv/bin/pytest $both || status=$?
 exit "$status"

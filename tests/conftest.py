@@ -5,6 +5,7 @@ marker by that. The session shares each of these, so they are left running; a te
 or freezes a server asks for `own_broker`, `own_postgres` or `own_mariadb`.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -34,16 +35,15 @@ _MARKERS = {
     "product_image": "docker",
 }
 
-# What could not be had, and why.
-_MISSING = pytest.StashKey[dict[str, str]]()
+# What could not be had, and why, as a test that is skipped for it says.
+_LACKING = re.compile(r"Skipped: no (?P<name>[^:]+): (?P<reason>.*)", re.DOTALL)
 
 
 class Servers:
     """Makes what this run's settings and machine allow, and gives account of the rest."""
 
-    def __init__(self, settings: Settings, missing: dict[str, str]) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._missing = missing
 
     @contextmanager
     def running(self, name: str, make: Callable[[Settings], _S]) -> Iterator[_S]:
@@ -61,12 +61,10 @@ class Servers:
         """Skips the test, and the run's last lines say so; with `CI=true` fails it."""
         if self._settings.ci:
             pytest.fail(f"CI needs {name}: {reason}", pytrace=False)
-        self._missing[name] = reason
         pytest.skip(f"no {name}: {reason}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_MISSING] = {}
     # kafka-python reads its message definitions in a way that Python 3.11 and 3.12 call deprecated.
     config.addinivalue_line(
         "filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning"
@@ -79,16 +77,17 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             item.add_marker(_MARKERS[fixture])
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    for name, reason in config.stash[_MISSING].items():
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    # From the reports, for they come from all workers.
+    told = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ())]
+    found = {match["name"]: match["reason"] for match in map(_LACKING.match, told) if match}
+    for name, reason in found.items():
         terminalreporter.line(f"NOT TESTED: all that needs {name}: {reason}", yellow=True)
 
 
 @pytest.fixture(scope="session")
-def servers(pytestconfig: pytest.Config) -> Servers:
-    return Servers(from_environment(), pytestconfig.stash[_MISSING])
+def servers() -> Servers:
+    return Servers(from_environment())
 
 
 @pytest.fixture(scope="session")
