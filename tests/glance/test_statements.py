@@ -20,8 +20,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.expression import UpdateBase
 
-from metaledger.producers.glance.statements import named_images, query_of_images, target_of
+from metaledger.producers.glance.service import TABLES
 from metaledger.producers.glance.tables import IMAGES, LOCATIONS, PROPERTIES, TAGS
+from metaledger.producers.watching.statements import named, query_of_ids, target_of
 
 A, B = "image-a", "image-b"
 
@@ -48,14 +49,14 @@ class Seen:
     def __call__(
         self, connection: Connection, statement: Any, multiparams: Any, params: Any, _: Any
     ) -> None:
-        target = target_of(statement, multiparams, params)
+        target = target_of(statement, multiparams, params, TABLES)
         if target is None:
             return
-        named = named_images(target, self.owners)
-        if named is not None:
-            self.statements.append(("named", set(named)))
+        its = named(target, self.owners)
+        if its is not None:
+            self.statements.append(("named", {it.removeprefix("image:") for it in its}))
             return
-        query = query_of_images(target)
+        query = query_of_ids(target)
         assert query is not None
         found = {it for row in target.rows for it in connection.scalars(query, row)}
         self.statements.append(("found", found))
@@ -119,7 +120,7 @@ def test_a_flush_of_the_orm(connection: Connection, seen: Seen) -> None:
         row = session.get_one(Property, 2)
         row.value = "w"  # type: ignore[attr-defined]
         session.flush()
-        seen.owners[PROPERTIES.name, 2] = B
+        seen.owners[PROPERTIES.name, 2] = f"image:{B}"
         row.value = "x"  # type: ignore[attr-defined]
         session.flush()
         session.add(Property(id=3, image_id=A, name="l", deleted=False))
@@ -187,22 +188,22 @@ class DeleteFromSelect(UpdateBase):
 
 def test_a_purge_of_deleted_rows_touches_what_is_live() -> None:
     old = select(PROPERTIES.c.id).where(PROPERTIES.c.value == "old").limit(10)
-    target = target_of(DeleteFromSelect(PROPERTIES, old, PROPERTIES.c.id), [], {})
+    target = target_of(DeleteFromSelect(PROPERTIES, old, PROPERTIES.c.id), [], {}, TABLES)
     assert target is not None
-    assert named_images(target, {}) is None
+    assert named(target, {}) is None
     engine = create_engine("sqlite://")
     IMAGES.metadata.create_all(engine)
     with engine.connect() as connection:
         for key, image_id, value, dead in ((1, A, "old", 0), (2, A, "new", 0), (3, B, "old", 1)):
             row = {"id": key, "image_id": image_id, "name": str(key), "value": value}
             connection.execute(insert(PROPERTIES).values(**row, deleted=dead == 1))
-        query = query_of_images(target)
+        query = query_of_ids(target)
         assert query is not None
         assert connection.scalars(query).all() == [A]
     engine.dispose()
 
 
 def test_reads_text_and_other_tables_are_no_targets() -> None:
-    assert target_of(select(IMAGES), [], {}) is None
-    assert target_of(text("DELETE FROM images"), [], {}) is None
-    assert target_of(select(true()), [], {}) is None
+    assert target_of(select(IMAGES), [], {}, TABLES) is None
+    assert target_of(text("DELETE FROM images"), [], {}, TABLES) is None
+    assert target_of(select(true()), [], {}, TABLES) is None

@@ -35,9 +35,10 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, OperationalError, SADeprecationWarning, StatementError
 
 from metaledger.producers.administration import install, status
-from metaledger.producers.glance import intents, settings
+from metaledger.producers.glance import intents
 from metaledger.producers.glance.tables import IMAGES, LOCATIONS, PROPERTIES, TAGS
 from metaledger.producers.tables import METADATA as OUTBOX_TABLES
+from metaledger.producers.watching import settings
 from metaledger.schemas.errors import Unrecorded
 from metaledger.schemas.events import Event
 from metaledger.schemas.image import ImageDeleted, ImageRegistered, ImageUpdated, Mode
@@ -478,8 +479,8 @@ def test_a_change_of_more_images_than_an_outbox_holds_is_marked_and_not_read(
     with service.hooked.begin() as connection:
         register(connection)
         register(connection, OTHER)
-    chosen = replace(settings.load(), outbox_rows_max=1)
-    monkeypatch.setattr(settings, "load", lambda: chosen)
+    chosen = replace(settings.load("glance"), outbox_rows_max=1)
+    monkeypatch.setattr(settings, "load", lambda _service: chosen)
     hooked = create_engine(with_plugin(service.url))
     seen: list[str] = []
     event.listen(hooked, "before_cursor_execute", lambda *args: seen.append(args[2]))
@@ -534,8 +535,8 @@ def broken(service: Service) -> Iterator[None]:
 
 
 def strict_engine(service: Service, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    chosen = replace(settings.load(), strict=True)
-    monkeypatch.setattr(settings, "load", lambda: chosen)
+    chosen = replace(settings.load("glance"), strict=True)
+    monkeypatch.setattr(settings, "load", lambda _service: chosen)
     return create_engine(with_plugin(service.url))
 
 

@@ -1,64 +1,66 @@
-"""What was gathered about images in one transaction, in the order in which it was learnt. No SQL.
+"""What was gathered about aggregates in one transaction, in the order in which it was learnt. No
+SQL.
 
 Rules: it belongs to a connection's transaction and is forgotten with it. A rollback to a savepoint
 forgets what was learnt since, touches with their before-images too: the next touch locks and reads
 again, for in between another request may have had its turn.
 """
 
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection
 
 from metaledger.producers.gathering import open_savepoints
-from metaledger.producers.glance.rows import ImageState, Intent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Touch:
-    """The first touch of an image: the before-image, None where the transaction makes it.
+    """The first touch of an aggregate: its state before, None where the transaction makes it.
 
-    `first`: nothing of the image was ever recorded. `unrecorded`: something could not be.
+    `first`: nothing of it was ever recorded. `unrecorded`: something could not be.
     """
 
-    image_id: str
-    before: ImageState | None
+    aggregate: str
+    before: Any
     first: bool
     unrecorded: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenUp:
-    """No before-image of the image could be had; the outbox remembers it as unrecorded."""
+    """No before-image of it could be had; the outbox remembers it as unrecorded."""
 
-    image_id: str
+    aggregate: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intended:
-    """Glance was told to change the image's properties so; the last word in a transaction holds."""
+class Noted:
+    """The service's own calls told something of it; the last word in a transaction holds."""
 
-    image_id: str
-    intent: Intent
+    aggregate: str
+    note: object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
-    """A statement that named the image deleted rows of its properties for good."""
+    """A statement that named it deleted rows of the table for good."""
 
-    image_id: str
+    aggregate: str
+    table: str
 
 
-Learnt = Touch | GivenUp | Intended | Dropped
-Kind = TypeVar("Kind", Touch, Intended, Dropped)
+Learnt = Touch | GivenUp | Noted | Dropped
+Kind = TypeVar("Kind", Touch, Noted, Dropped)
 
 
 class Gathered:
     """The memory of one transaction.
 
-    `owners`: the image of each row that was read. `met`: images that were touched or given up.
+    `owners`: the aggregate of each row that was read. `met`: what was touched or given up.
     """
 
     def __init__(self) -> None:
@@ -72,17 +74,20 @@ class Gathered:
         self._meet(what)
 
     def touches(self) -> dict[str, Touch]:
-        """The touched images, sorted by id."""
-        touched = {it.image_id: it for it in self._all(Touch)}
+        """What was touched, sorted by aggregate."""
+        touched = {it.aggregate: it for it in self._all(Touch)}
         return dict(sorted(touched.items()))
 
-    def intents(self) -> dict[str, Intent]:
-        """The last intent of each image."""
-        return {it.image_id: it.intent for it in self._all(Intended)}
+    def notes(self) -> dict[str, object]:
+        """The last note on each aggregate."""
+        return {it.aggregate: it.note for it in self._all(Noted)}
 
-    def dropped(self) -> frozenset[str]:
-        """The images of which rows of properties were deleted for good."""
-        return frozenset(it.image_id for it in self._all(Dropped))
+    def dropped(self) -> Mapping[str, Collection[str]]:
+        """Of each aggregate the tables of which rows were deleted for good."""
+        tables: defaultdict[str, set[str]] = defaultdict(set)
+        for it in self._all(Dropped):
+            tables[it.aggregate].add(it.table)
+        return tables
 
     def rollback_to(self, savepoint: str) -> None:
         """A savepoint was rolled back to: what was learnt behind it is forgotten."""
@@ -93,14 +98,15 @@ class Gathered:
 
     def _meet(self, what: Learnt) -> None:
         if isinstance(what, Touch | GivenUp):
-            self.met.add(what.image_id)
+            self.met.add(what.aggregate)
 
     def _all(self, kind: type[Kind]) -> Iterator[Kind]:
         return (it for _, it in self._learnt if isinstance(it, kind))
 
 
 class Transactions:
-    """The memory of every connection that is in a transaction; shared by all threads.
+    """The memory of every connection that is in a transaction; shared by all threads, and by all
+    engines of a service, for what its calls tell names a connection and no engine.
 
     Without a lock, which a fork could leave locked for ever: no two threads use one connection.
     """
@@ -117,6 +123,10 @@ class Transactions:
         gathered, behind = self.of(connection), open_savepoints(connection)
         for what in learnt:
             gathered.learn(what, behind=behind)
+
+    def note(self, connection: Connection, aggregate: str, note: object) -> None:
+        """Adds what the service's own call told."""
+        self.learn(connection, Noted(aggregate=aggregate, note=note))
 
     def known(self, connection: Connection) -> Gathered | None:
         """The connection's memory, None where nothing was learnt."""

@@ -1,14 +1,15 @@
-"""Which images a statement touches, read from the statement itself. No SQL is run here.
+"""Which aggregates a statement touches, read from the statement itself. No SQL is run here.
 
 Covers what SQLAlchemy hands to the engine as an expression: Insert, Update, Delete (an ORM flush, a
-bulk `Query.update` and Core look alike there), and Glance's own `DeleteFromSelect` of
-`glance-manage db purge`, which deletes live properties too: a key that was added again keeps its
-old `deleted_at`, and that is what it goes by. Not covered, for the engine sees no expression: SQL
-as text. What such SQL did shows at the image's next change, as an anomaly (`history_gap`).
+bulk `Query.update` and Core look alike there), and the `DeleteFromSelect` of `glance-manage db
+purge`, which deletes live properties too: a key that was added again keeps its old `deleted_at`,
+and that is what it goes by. Not covered, for the engine sees no expression: SQL as text. What such
+SQL did shows at the aggregate's next change, as an anomaly (`history_gap`).
 
 A statement of these kinds that is not understood raises NotUnderstood: better counted than passed
 over. A deletion of rows that were no longer live tells nothing and touches nothing, so a purge of a
-hundred thousand old images costs one query a table.
+hundred thousand old rows costs one query a table. Watched tables have a column `deleted`, and `id`
+is their primary key.
 """
 
 import re
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnClause, ColumnElement, CursorResult, Select, Table, false, select, true
+from sqlalchemy import ColumnClause, ColumnElement, CursorResult, Select, Table, select, true
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.dml import DMLWhereBase
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
@@ -29,24 +30,16 @@ from sqlalchemy.sql.expression import (
     UpdateBase,
 )
 
+from metaledger.producers.watching.service import Watched
 from metaledger.schemas.errors import MetaledgerError
 
-# The tables that tell of an image, each with the column that names it.
-WATCHED = {
-    "images": "id",
-    "image_properties": "image_id",
-    "image_tags": "image_id",
-    "image_locations": "image_id",
-}
-PROPERTIES = "image_properties"
-
 Row = Mapping[str, Any]
-# The image that a row belongs to: (table, primary key) to image id.
+# The aggregate that a row belongs to, by table and primary key.
 Owners = Mapping[tuple[str, Any], str]
 
 
 class NotUnderstood(MetaledgerError):
-    """A statement changes images, and which ones cannot be read from it."""
+    """A statement changes aggregates, and which ones cannot be read from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,88 +48,111 @@ class Target:
 
     statement: UpdateBase
     table: Table
+    watched: Watched
     rows: Sequence[Row]
 
     @property
     def registers(self) -> bool:
-        """Whether it makes images, which then did not exist before."""
-        return isinstance(self.statement, Insert) and self.table.name == "images"
+        """Whether it makes aggregates, which then did not exist before."""
+        return isinstance(self.statement, Insert) and self.watched.registers
 
     @property
-    def drops_properties(self) -> bool:
-        """Whether it deletes rows of properties for good, rather than marks them."""
-        return isinstance(self.statement, Delete) and self.table.name == PROPERTIES
+    def drops(self) -> bool:
+        """Whether it deletes rows for good, rather than marks them."""
+        return isinstance(self.statement, Delete)
 
-    @property
-    def image_column(self) -> ColumnElement[Any]:
-        """The column that names the image."""
-        return self.table.c[WATCHED[self.table.name]]
+    def aggregate(self, id_: object) -> str:
+        """The aggregate with the id."""
+        return f"{self.watched.kind}:{id_}"
 
 
-def target_of(statement: ClauseElement, multiparams: Any, params: Any) -> Target | None:  # noqa: ANN401
-    """The arguments of `before_execute`, where they change a watched table; else None."""
+def target_of(
+    statement: ClauseElement,
+    multiparams: Any,  # noqa: ANN401
+    params: Any,  # noqa: ANN401
+    tables: Mapping[str, Watched],
+) -> Target | None:
+    """The arguments of `before_execute`, where they change what a table tells; else None."""
     # Most statements only read.
     if not isinstance(statement, UpdateBase):
         return None
     table = getattr(statement, "table", None)
-    if not isinstance(table, Table) or table.name not in WATCHED:
+    if not isinstance(table, Table) or (watched := tables.get(table.name)) is None:
         return None
-    return Target(statement, table, multiparams or [params or {}])
+    rows, tells = multiparams or [params or {}], watched.tells
+    if isinstance(statement, Update) and tells and not tells(_set_columns(statement, rows)):
+        return None
+    return Target(statement, table, watched, rows)
 
 
-def named_images(target: Target, owners: Owners) -> frozenset[str] | None:
-    """The ids that the statement names; None where it does not, and the database has to be asked.
+def named(target: Target, owners: Owners) -> frozenset[str] | None:
+    """What the statement names; None where it does not, and the database has to be asked.
 
-    A row that is named by its own key stands for its image where `owners` knows it. An Insert that
-    leaves an image's own id to a default names none: an empty set.
+    A row that is named by its own key stands for its aggregate where `owners` knows it. An Insert
+    that leaves the aggregate's own id to a default names none: an empty set.
     """
     if isinstance(target.statement, Insert):
         if target.statement.select is not None:
             return None
         inserted = frozenset(_inserted(target))
         if not inserted and not target.registers:
-            raise NotUnderstood(f"an INSERT into {target.table.name} computes its image's id")
+            raise NotUnderstood(f"an INSERT into {target.table.name} computes its owner's id")
         return inserted
     where, table = _where(target), target.table
     if where is None:
         return None
-    named: set[str] = set()
+    found: set[str] = set()
     for row in target.rows:
-        found = _pinned(where, table, WATCHED[table.name], row)
-        if found is None and (keys := _pinned(where, table, "id", row)) is not None:
-            found = [owners.get((table.name, key)) for key in keys]
-        if found is None or None in found:
+        ids = _pinned(where, table, target.watched.key, row)
+        if ids is not None:
+            found.update(target.aggregate(it) for it in ids)
+            continue
+        keys = _pinned(where, table, "id", row)
+        its = None if keys is None else [owners.get((table.name, key)) for key in keys]
+        if its is None or None in its:
             return None
-        named.update(found)
-    return frozenset(named)
+        found.update(it for it in its if it is not None)
+    return frozenset(found)
 
 
-def query_of_images(target: Target) -> Select[Any]:
+def query_of_ids(target: Target) -> Select[Any]:
     """The ids that the statement's WHERE or SELECT finds, to be run once with each of its rows.
 
     Raises NotUnderstood.
     """
     if isinstance(target.statement, Insert):
-        return _selected(target.statement, WATCHED[target.table.name])
+        return _selected(target.statement, target.watched.key)
     where = _where(target)
     if where is None:
         raise NotUnderstood(f"{type(target.statement).__name__} on {target.table.name}")
-    query = select(target.image_column).where(where)
+    query = select(target.table.c[target.watched.key]).where(where)
     if not isinstance(target.statement, Update):
-        query = query.where(target.table.c.deleted == false())
+        # 0 is false where the column is a boolean.
+        query = query.where(target.table.c.deleted == 0)
     return query
 
 
-def made_images(result: CursorResult[Any]) -> set[str]:
-    """The ids that an Insert into `images` gave. Raises NotUnderstood, InvalidRequestError."""
-    made = {key[0] for key in result.inserted_primary_key_rows if key and key[0] is not None}
-    if not made:
-        raise NotUnderstood("an INSERT into images computes its ids")
-    return made
+def made(target: Target, result: CursorResult[Any]) -> set[str]:
+    """What an Insert that named nothing made. Raises NotUnderstood, InvalidRequestError."""
+    ids = set[str]()
+    if target.watched.key == "id":
+        ids = {key[0] for key in result.inserted_primary_key_rows if key and key[0] is not None}
+    if not ids:
+        raise NotUnderstood(f"an INSERT into {target.table.name} computes its ids")
+    return {target.aggregate(it) for it in ids}
+
+
+def _set_columns(statement: Update, rows: Sequence[Row]) -> frozenset[str]:
+    """The names of the columns that it sets, and of some parameters beside."""
+    # There is no public way; `values` takes names, columns, and attributes of the ORM.
+    values: Any = getattr(statement, "_values", None) or ()
+    ordered: Any = getattr(statement, "_ordered_values", None) or ()
+    columns = (*values, *(column for column, _ in ordered))
+    return frozenset(getattr(it, "key", it) for it in columns).union(*rows)
 
 
 def _selected(statement: Insert, key: str) -> Select[Any]:
-    """The image's column of INSERT … SELECT; an ORM's Select has columns by their place alone."""
+    """The key of INSERT … SELECT; an ORM's Select has columns by their place alone."""
     names = list(statement._select_names or ())  # noqa: SLF001 (there is no public way)
     if key not in names or not isinstance(statement.select, SelectBase):
         raise NotUnderstood(f"INSERT … SELECT without {key}")
@@ -145,15 +161,15 @@ def _selected(statement: Insert, key: str) -> Select[Any]:
 
 
 def _inserted(target: Target) -> Iterator[str]:
-    key = WATCHED[target.table.name]
+    key = target.watched.key
     given = [row[key] for row in target.rows if row.get(key) is not None]
     if given:
-        yield from given
+        yield from map(target.aggregate, given)
         return
     # The values stand in the statement itself: `image_id`, or `image_id_m1` … where it has many.
     for name, value in target.statement.compile().params.items():
         if value is not None and re.fullmatch(rf"{key}(_m\d+)?", name):
-            yield value
+            yield target.aggregate(value)
 
 
 def _where(target: Target) -> ColumnElement[bool] | None:

@@ -1,31 +1,32 @@
-"""The engine plugin, and the one place where the parts of the hook meet.
+"""The engine plugin: one for all services, and the place where the parts of their hooks meet.
 
     [database]
     connection_parameters = plugin=metaledger
 
-loads it in every process that opens the service's database: the API's workers, `glance-manage`, the
-scrubber. It opens no connection and starts no thread, so it may be loaded before a fork; it has no
-effect on an engine without Glance's tables.
+loads it in every process that opens the service's database: Glance's workers, `glance-manage` and
+the scrubber; nova-api and nova-conductor. It opens no connection and starts no thread, so it may be
+loaded before a fork; it has no effect on an engine without a service's tables, such as that of
+Nova's API database.
 """
 
 import functools
 from dataclasses import replace
+from typing import Any
 
 import structlog
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine import CreateEnginePlugin
 
-from metaledger.producers.glance import intents, settings
-from metaledger.producers.glance.gathered import Intended, Transactions
-from metaledger.producers.glance.rows import Intent
-from metaledger.producers.glance.watch import Watcher
+from metaledger.producers.glance.service import GLANCE
 from metaledger.producers.outbox import Outbox
+from metaledger.producers.watching import settings
+from metaledger.producers.watching.service import Service
+from metaledger.producers.watching.watch import Watcher
 from metaledger.schemas.identity import system_clock
 from metaledger.schemas.meta import Context
 from metaledger.schemas.representable import representable
 
-# Of all engines of the process, for what Glance was told names a connection and no engine.
-_TRANSACTIONS = Transactions()
+SERVICES: tuple[Service[Any], ...] = (GLANCE,)
 _REQUEST_FIELDS = ("request_id", "global_request_id", "user_id", "project_id")
 
 
@@ -39,30 +40,28 @@ class MetaledgerPlugin(CreateEnginePlugin):
 
     def engine_created(self, engine: Engine) -> None:  # type: ignore[explicit-override]
         """Begins to watch the engine, with the service's settings as they are now."""
-        chosen = settings.load()
         _log_where_the_service_does()
-        Watcher(
-            outbox=Outbox(chosen, chosen.codec()),
-            transactions=_TRANSACTIONS,
-            context=functools.partial(_context, chosen.context()),
-            clock=system_clock,
-        ).listen(engine)
-        # Glance's modules may be loaded after its engine was made.
+        for service in SERVICES:
+            chosen = settings.load(service.name)
+            Watcher(
+                service,
+                outbox=Outbox(chosen, chosen.codec()),
+                context=functools.partial(_context, service, chosen.context()),
+                clock=system_clock,
+            ).listen(engine)
+        # A service's modules may be loaded after its engine was made.
         event.listen(engine, "engine_connect", _install)
         _install()
 
 
 def _install(*_connection: Connection) -> None:
-    intents.install(_note)
+    for service in SERVICES:
+        service.install()
 
 
-def _note(connection: Connection, image_id: str, intent: Intent) -> None:
-    _TRANSACTIONS.learn(connection, Intended(image_id=image_id, intent=intent))
-
-
-def _context(nobody: Context) -> Context:
+def _context(service: Service[Any], nobody: Context) -> Context:
     """Who asked for the change; nobody where the service knows no request."""
-    request = intents.request_context()
+    request = service.request()
     given = {name: getattr(request, name, None) for name in _REQUEST_FIELDS}
     return replace(
         nobody,

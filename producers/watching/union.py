@@ -1,0 +1,164 @@
+"""Aggregates with the rows of all their tables, read in one statement, for each is a round trip
+inside somebody's request.
+
+Rules: only reads. The caller holds the aggregates' counters already, so nobody else who records
+changes them. On MariaDB the reads lock (`FOR UPDATE`), in one order: as the tables are given. Under
+its repeatable read a plain read shows what was true when the transaction began, not what it is
+about to change. Elsewhere they need no lock: PostgreSQL reads what is committed, and where it is
+asked for a snapshot the counter's lock fails if the counter moved after that; SQLite has one
+writer.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Select,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    null,
+    select,
+    union_all,
+)
+
+IDS_MAX = 500  # in one IN list; SQLite before 3.32 took 999 parameters
+
+# From the column that holds the id to a condition.
+Which = Callable[[ColumnElement[Any]], ColumnElement[bool]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Main:
+    """The table whose rows are the aggregates: the column of their ids, and what is read of them by
+    name.
+    """
+
+    table: Table
+    key: Column[Any]
+    read: Mapping[str, ColumnElement[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A table whose rows are parts of aggregates: the column of the aggregate's id, and what is
+    read of a part.
+    """
+
+    table: Table
+    key: Column[Any]
+    name: Column[Any] | None = None
+    value: Column[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MainRow:
+    """An aggregate's own row, as its `read` names the columns."""
+
+    id: str
+    columns: Mapping[str, Any]
+    deleted: Any
+
+
+@dataclass(frozen=True, slots=True)
+class PartRow:
+    """One part of an aggregate: its table, primary key, the aggregate's id, name and value."""
+
+    table: str
+    row_id: Any
+    id: str
+    name: Any
+    value: Any
+    deleted: Any
+
+
+class Union:
+    """The statements that read one kind of aggregate."""
+
+    def __init__(self, main: Main, *parts: Part) -> None:
+        self._main = main
+        self._parts = parts
+        self._names = tuple(main.read)
+        self._statements = {dialect: self._of(dialect) for dialect in _DIALECTS}
+
+    def rows(self, connection: Connection, ids: Sequence[str]) -> Iterator[MainRow | PartRow]:
+        """All rows of these, locked in the order of their ids where reading locks."""
+        # All rows at once: the driver has them, and one by one they take SQLAlchemy longer.
+        ordered = sorted(set(ids))
+        statement = self._statements[connection.dialect.name]
+        if len(ordered) == 1:
+            yield from self._told(connection.execute(statement.of_one, {"id": ordered[0]}).all())
+            return
+        for start in range(0, len(ordered), IDS_MAX):
+            named = {"ids": ordered[start : start + IDS_MAX]}
+            yield from self._told(connection.execute(statement.of_many, named).all())
+
+    def _told(self, rows: Sequence[Any]) -> Iterator[MainRow | PartRow]:
+        for source, row_id, id_, name, value, deleted in rows:
+            if row_id is None:
+                columns = dict(zip(self._names, json.loads(value), strict=True))
+                yield MainRow(id_, columns, deleted)
+            else:
+                yield PartRow(source, row_id, id_, name, value, deleted)
+
+    def _of(self, dialect: str) -> "_Statements":
+        return _Statements(
+            of_one=self._union(dialect, lambda key: key == bindparam("id")),
+            of_many=self._union(dialect, lambda key: key.in_(bindparam("ids", expanding=True))),
+        )
+
+    def _union(self, dialect: str, which: Which) -> CompoundSelect[Any]:
+        # The main table comes first, and a part with name and value second: so PostgreSQL finds a
+        # type for each column.
+        selects = [self._select_main(dialect, which), *(_select(it, which) for it in self._parts)]
+        if dialect not in _SNAPSHOTS_ARE_STALE:
+            return union_all(*selects)
+        # In brackets, or a lock would stand before UNION.
+        return union_all(*(it.with_for_update().self_group() for it in selects))
+
+    def _select_main(self, dialect: str, which: Which) -> Select[Any]:
+        """Its columns as one value, a JSON array, for PyMySQL reads each column of each row in
+        Python: twenty columns would take it longer than the round trip.
+        """
+        main = self._main
+        build = func.json_build_array if dialect == "postgresql" else func.json_array
+        # PostgreSQL alone has a type for JSON; MariaDB's CAST would choose a character set.
+        array = build(*main.read.values())
+        value = cast(array, Text) if dialect == "postgresql" else array
+        columns = (null(), main.key, null(), value, main.table.c.deleted)
+        return select(_source(main.table), *columns).where(which(main.key))
+
+
+@dataclass(frozen=True, slots=True)
+class _Statements:
+    """A dialect's statement for many, and the one that a request nearly always needs: it costs
+    less, for SQLAlchemy writes an IN list anew each time.
+    """
+
+    of_one: CompoundSelect[Any]
+    of_many: CompoundSelect[Any]
+
+
+def _select(part: Part, which: Which) -> Select[Any]:
+    """A table's rows as (source, row id, aggregate's id, name, value, deleted)."""
+    name = null() if part.name is None else part.name
+    value = null() if part.value is None else part.value
+    columns = (part.table.c.id, part.key, name, value, part.table.c.deleted)
+    return select(_source(part.table), *columns).where(which(part.key))
+
+
+def _source(table: Table) -> ColumnElement[Any]:
+    return literal_column(f"'{table.name}'")
+
+
+_SNAPSHOTS_ARE_STALE = frozenset({"mysql", "mariadb"})
+_DIALECTS = ("postgresql", "sqlite", *sorted(_SNAPSHOTS_ARE_STALE))
