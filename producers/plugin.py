@@ -18,6 +18,7 @@ from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine import CreateEnginePlugin
 
 from metaledger.producers.glance.service import GLANCE
+from metaledger.producers.nova.service import NOVA
 from metaledger.producers.outbox import Outbox
 from metaledger.producers.watching import settings
 from metaledger.producers.watching.service import Service
@@ -26,7 +27,7 @@ from metaledger.schemas.identity import system_clock
 from metaledger.schemas.meta import Context
 from metaledger.schemas.representable import representable
 
-SERVICES: tuple[Service[Any], ...] = (GLANCE,)
+SERVICES: tuple[Service[Any], ...] = (GLANCE, NOVA)
 _REQUEST_FIELDS = ("request_id", "global_request_id", "user_id", "project_id")
 
 

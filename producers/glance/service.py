@@ -47,7 +47,9 @@ def _happened(_connection: Connection, change: Change[ImageState]) -> Sequence[I
     )
 
 
-def _imported(_connection: Connection, state: ImageState) -> Sequence[ImageEvent]:
+def _imported(
+    _connection: Connection, state: ImageState, _occurred_at: datetime
+) -> Sequence[ImageEvent]:
     return rows.registered(state)
 
 

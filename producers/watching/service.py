@@ -76,7 +76,7 @@ class Service(Generic[State]):
     tables: Mapping[str, Watched]
     read: Callable[[Connection, Collection[str]], Reading[State]]
     happened: Callable[[Connection, Change[State]], Sequence[EventData]]
-    imported: Callable[[Connection, State], Sequence[EventData]]
+    imported: Callable[[Connection, State, datetime], Sequence[EventData]]
     reconciled: Callable[[Connection, State, datetime], Sequence[EventData]]
     request: Callable[[], object | None]
     install: Callable[[], None]

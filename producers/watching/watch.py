@@ -213,7 +213,7 @@ class Watcher:
         service, before = self._service, change.before
         happened = service.happened(connection, change)
         if before is not None and touch.first and happened:
-            for data in service.imported(connection, before):
+            for data in service.imported(connection, before, change.occurred_at):
                 yield Origin.IMPORTED, data
         elif before is not None and touch.unrecorded:
             for data in service.reconciled(connection, before, change.occurred_at):
