@@ -87,7 +87,9 @@ def _imported(connection: Connection, state: State, occurred_at: datetime) -> Se
     if isinstance(state, HypervisorState):
         return ()
     flavor = _flavor(connection, state.instance_uuid)
-    return rows.imported(state, flavor=flavor, seen_at=occurred_at)
+    # One that was hidden is shown by this transaction: the ledger meets it here.
+    shown = replace(state, hidden=False)
+    return rows.imported(shown, flavor=flavor, seen_at=occurred_at)
 
 
 def _reconciled(connection: Connection, state: State, occurred_at: datetime) -> Sequence[EventData]:

@@ -1,4 +1,4 @@
-"""The virtual environment that a real Glance runs in, and this product installed beside it.
+"""The virtual environment that a real service runs in, and this product installed beside it.
 
 Rules: the environment is built once for each set of requirements, in a folder named by their hash,
 under `${METALEDGER_TEST_CACHE:-$HOME/.cache/metaledger-tests}`; builders in other processes wait
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ REQUIREMENTS = (
 
 
 class BuildFailed(Exception):
-    """A part of the Glance under test could not be built."""
+    """A part of the service under test could not be built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +55,27 @@ def cache_folder() -> Path:
     return Path(os.environ.get("METALEDGER_TEST_CACHE", default))
 
 
-def ensure_environment(requirements: tuple[str, ...] = REQUIREMENTS) -> Environment:
-    """The environment with these requirements; built if it is not there. Raises BuildFailed."""
+def ensure_environment(
+    requirements: tuple[str, ...] = REQUIREMENTS,
+    *,
+    name: str = "glance",
+    finish: Callable[[Environment], None] = lambda _environment: None,
+) -> Environment:
+    """The environment with these requirements; built if it is not there, and then finished.
+
+    Raises BuildFailed.
+    """
     digest = hashlib.sha256("\n".join((sys.version, *requirements)).encode()).hexdigest()[:16]
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
-    home = cache / f"glance-{digest}"
+    home = cache / f"{name}-{digest}"
     ready = home / ".ready"
-    with _only_one(cache / f"glance-{digest}.lock"):
+    with _only_one(cache / f"{name}-{digest}.lock"):
         if not ready.exists():
             shutil.rmtree(home, ignore_errors=True)
             venv.create(home, with_pip=True)
-            _run(str(home / "bin" / "pip"), "install", "--quiet", *requirements)
+            run(str(home / "bin" / "pip"), "install", "--quiet", *requirements)
+            finish(Environment(home))
             ready.touch()
     return Environment(home)
 
@@ -83,7 +92,7 @@ def install_product(environment: Environment, folder: Path) -> Path:
     for path in ROOT.iterdir():
         if path.is_file() and (path.suffix in {".toml", ".md"} or path.name == "LICENSE"):
             shutil.copy(path, sources)
-    _run(
+    run(
         *(environment.tool("pip"), "install", "--quiet", "--no-deps", "--no-build-isolation"),
         *("--target", str(target), str(sources)),
     )
@@ -97,7 +106,8 @@ def _only_one(path: Path) -> Iterator[None]:
         yield
 
 
-def _run(*command: str) -> None:
+def run(*command: str) -> None:
+    """Runs it to its end. Raises BuildFailed with the end of what it printed."""
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
     )

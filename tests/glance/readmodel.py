@@ -1,4 +1,4 @@
-"""The read model of a Glance under test: its outbox copied into an embedded log and projected.
+"""The read model of a service under test: its outbox copied into an embedded log and projected.
 
 The outbox stays as it is, for tests that look into it; `tests/whole_way` empties one by the relay.
 """
@@ -31,7 +31,7 @@ LOST = text(
 
 
 class ReadModel:
-    """What the ledger's SQL says of the images of one Glance."""
+    """What the ledger's SQL says of what one service did."""
 
     def __init__(self, folder: Path, database_url: str) -> None:
         self._outbox = create_engine(database_url, poolclass=NullPool)
@@ -67,29 +67,30 @@ class ReadModel:
 
     def image(self, image_id: str) -> dict[str, Any]:
         """The row of `images`."""
-        return self._rows(text("SELECT * FROM images WHERE image_id = :id"), image_id)[0]
+        return self.rows(text("SELECT * FROM images WHERE image_id = :id"), id=image_id)[0]
 
     def properties(self, image_id: str) -> dict[str, str | None]:
         """The live properties."""
         query = text("SELECT key, value FROM image_properties WHERE image_id = :id")
-        return {row["key"]: row["value"] for row in self._rows(query, image_id)}
+        return {row["key"]: row["value"] for row in self.rows(query, id=image_id)}
 
     def attributes(self, image_id: str) -> dict[str, str | None]:
         """The live attributes, as text."""
-        return {row["key"]: row["value"] for row in self._rows(LIVE, image_id)}
+        return {row["key"]: row["value"] for row in self.rows(LIVE, id=image_id)}
 
     def lost(self, image_id: str) -> dict[str, str | None]:
         """The properties, with their values, that anomalies call lost to a purge."""
         found: dict[str, str | None] = {}
-        for row in self._rows(LOST, image_id):
+        for row in self.rows(LOST, id=image_id):
             found.update(json.loads(row["details"])["properties"])
         return found
 
     def anomalies(self, image_id: str) -> list[str]:
         """The kinds of all its anomalies."""
         query = text("SELECT kind FROM anomalies WHERE aggregate_id = :id ORDER BY kind")
-        return [row["kind"] for row in self._rows(query, image_id)]
+        return [row["kind"] for row in self.rows(query, id=image_id)]
 
-    def _rows(self, query: Any, image_id: str) -> list[dict[str, Any]]:
+    def rows(self, query: Any, **parameters: Any) -> list[dict[str, Any]]:
+        """What any query finds."""
         with self._engine.connect() as connection:
-            return [dict(row) for row in connection.execute(query, {"id": image_id}).mappings()]
+            return [dict(row) for row in connection.execute(query, parameters).mappings()]

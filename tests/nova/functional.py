@@ -1,0 +1,73 @@
+"""Runs tests of Nova's own, unchanged, and keeps each cell's database as a test leaves it.
+
+Run by the Python of Nova's environment, with this product on its path:
+
+    python functional.py FOLDER TEST...
+
+Nova's configuration comes from the environment, as oslo.config reads it: with
+OS_DATABASE__CONNECTION_PARAMETERS=plugin=metaledger the engine plugin is loaded. All that is done
+to Nova here is done to the fixtures of its tests: an outbox is installed behind the schema of each
+cell, as `metaledger outbox install` does, and the database is copied before it is thrown away, into
+`FOLDER/<test>@<cell>.sqlite`. Ends with 1 where a test failed.
+"""
+
+import logging
+import re
+import sqlite3
+import sys
+import unittest
+from pathlib import Path
+from typing import Any
+
+# It has to come before the rest of Nova, which it may patch.
+import nova.tests.functional  # noqa: F401 # isort: skip
+from nova.tests.fixtures import nova as fixtures
+
+from metaledger.producers.administration import install
+
+
+class Result(unittest.TextTestResult):
+    """Knows which test runs."""
+
+    running = ""
+
+    def startTest(self, test: unittest.TestCase) -> None:  # noqa: N802
+        Result.running = test.id().removeprefix("nova.tests.functional.")
+        super().startTest(test)
+
+
+def keep_databases(folder: Path) -> None:
+    """From now on each cell has an outbox, and is copied at its end."""
+    make, end = fixtures.CellDatabases._cache_schema, fixtures.CellDatabases.cleanup
+
+    def cache_schema(self: Any, connection: str) -> None:
+        make(self, connection)
+        install(self._ctxt_mgrs[connection].writer.get_engine())
+
+    def cleanup(self: Any) -> None:
+        for cell, manager in self._ctxt_mgrs.items():
+            name = re.sub(r"\W+", "_", cell).strip("_")
+            held = manager.writer.get_engine().raw_connection()
+            with sqlite3.connect(folder / f"{Result.running}@{name}.sqlite") as copy:
+                held.driver_connection.backup(copy)
+            copy.close()
+            held.close()
+        end(self)
+
+    fixtures.CellDatabases._cache_schema = cache_schema
+    fixtures.CellDatabases.cleanup = cleanup
+
+
+def main() -> int:
+    folder, *names = sys.argv[1:]
+    keep_databases(Path(folder))
+    logging.getLogger().setLevel(logging.ERROR)
+    tests = unittest.defaultTestLoader.loadTestsFromNames(
+        [f"nova.tests.functional.{name}" for name in names]
+    )
+    done = unittest.TextTestRunner(resultclass=Result, verbosity=2).run(tests)
+    return 0 if done.wasSuccessful() and done.testsRun else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
