@@ -5,7 +5,7 @@ one that needs another that failed is skipped. Nothing is changed, and nothing i
 """
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from configparser import Error as ConfigError
 from configparser import RawConfigParser
@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from metaledger.producers import administration
+from metaledger.producers.owners import OWNERS
 from metaledger.producers.settings import ProducerSettings
 from metaledger.projector import readmodel
 from metaledger.projector.database import connect
@@ -23,6 +24,7 @@ from metaledger.projector.readmodel import ReadModel
 from metaledger.schemas.catalogue import SCHEMAS
 from metaledger.schemas.codec import EVENT_BYTES_MAX
 from metaledger.schemas.errors import MetaledgerError, OperatorError, UsageError
+from metaledger.schemas.events import EVENT_BY_TYPE
 from metaledger.schemas.framing import read_schema_ids
 from metaledger.schemas.registry import look_up
 from metaledger.services import parts, queries
@@ -52,8 +54,8 @@ class Finding:
     unreachable: bool = False
 
 
-def examine(settings: Settings, glance_conf: Path | None) -> Iterator[Finding]:
-    """All checks, in an order in which one explains the next.
+def examine(settings: Settings, hooked: Mapping[str, Path]) -> Iterator[Finding]:
+    """All checks, in an order in which one explains the next. `hooked`: services' files by name.
 
     The parts that may be away are asked at once: one by one they would take their time together.
     """
@@ -72,8 +74,8 @@ def examine(settings: Settings, glance_conf: Path | None) -> Iterator[Finding]:
         yield from _ledger_and_model(settings, ledger.result(), model.result())
         for other in others:
             yield other.result()
-    if glance_conf is not None:
-        yield from _glance(settings, glance_conf)
+    for service, conf in hooked.items():
+        yield from _hooked(settings, service, conf)
 
 
 def _checked(name: str, look: Callable[[], str]) -> Finding:
@@ -193,8 +195,10 @@ def _owners(settings: Settings) -> str:
         owners.setdefault(row["event_type"], []).append(row["service"])
     for event_type, services in owners.items():
         if len(services) > 1:
+            owner = OWNERS[EVENT_BY_TYPE[event_type]].value
             raise OperatorError(
-                f"{event_type} is written by {' and '.join(services)}: a fact has one owner"
+                f"{event_type} is written by {' and '.join(services)}: a fact has one owner, and "
+                f"this one's is the {owner}"
             )
     return f"{len(owners)} event types, each from one service"
 
@@ -205,17 +209,18 @@ def _outbox(settings: Settings) -> str:
     return f"stream {found.stream_id}, epoch {found.epoch}, {found.rows_waiting:,} events wait"
 
 
-def _glance(settings: Settings, conf: Path) -> Iterator[Finding]:
+def _hooked(settings: Settings, service: str, conf: Path) -> Iterator[Finding]:
     held: list[RawConfigParser] = []
 
     def plugin() -> str:
         held.append(_read_conf(conf))
         return _plugin(held[0], conf)
 
-    yield _checked("glance: plugin", plugin)
+    yield _checked(f"{service}: plugin", plugin)
     if held:
-        yield _checked("glance: [metaledger]", lambda: _glance_settings(settings, held[0], conf))
-        yield _checked("glance: outbox", lambda: _glance_outbox(held[0], conf))
+        section, outbox = f"{service}: [metaledger]", f"{service}: outbox"
+        yield _checked(section, lambda: _hook_settings(settings, held[0], conf))
+        yield _checked(outbox, lambda: _hook_outbox(held[0], conf))
 
 
 def _read_conf(conf: Path) -> RawConfigParser:
@@ -246,7 +251,7 @@ def _plugin(parser: RawConfigParser, conf: Path) -> str:
     return f"{conf} loads it"
 
 
-def _glance_settings(settings: Settings, parser: RawConfigParser, conf: Path) -> str:
+def _hook_settings(settings: Settings, parser: RawConfigParser, conf: Path) -> str:
     given = dict(parser.items("metaledger")) if parser.has_section("metaledger") else {}
     known = {one.name for one in fields(ProducerSettings)}
     if unknown := sorted(given.keys() - known):
@@ -269,7 +274,7 @@ def _glance_settings(settings: Settings, parser: RawConfigParser, conf: Path) ->
     return f"agrees with these settings{', strict' if strict else ''}"
 
 
-def _glance_outbox(parser: RawConfigParser, conf: Path) -> str:
+def _hook_outbox(parser: RawConfigParser, conf: Path) -> str:
     url = parser.get("database", "connection", fallback="") or ""
     if not url:
         raise UsageError(f"{conf} has no [database] connection")

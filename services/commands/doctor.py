@@ -29,9 +29,14 @@ def doctor(
     glance_conf: Annotated[
         Path | None, typer.Option(metavar="FILE", help="a hooked Glance's glance-api.conf")
     ] = None,
+    nova_conf: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="the nova.conf of a hooked Nova cell")
+    ] = None,
 ) -> int:
-    """Check configuration, log, sizes, read model, registry, outbox, and a hooked Glance."""
-    findings = list(examine(shell.settings, glance_conf))
+    """Check configuration, log, sizes, read model, registry, outbox, and hooked services."""
+    given = {"glance": glance_conf, "nova": nova_conf}
+    hooked = {service: conf for service, conf in given.items() if conf is not None}
+    findings = list(examine(shell.settings, hooked))
 
     def view() -> Views:
         yield table(

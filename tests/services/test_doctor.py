@@ -17,7 +17,7 @@ connection = sqlite:///{home}/glance.db
 
 @pytest.fixture
 def glance(metaledger, home):
-    """Writes a Glance's configuration; its database has an outbox."""
+    """Writes a service's configuration, Glance's or Nova's; its database has an outbox."""
     (home / "glance.db").touch()
     assert metaledger("outbox", "install", f"sqlite:///{home}/glance.db").status == 0
 
@@ -80,6 +80,7 @@ def test_a_type_with_two_owners_is_found(metaledger, home, findings):
     owners = findings()["owners of event types"]
     assert owners["fine"] is False
     assert "ImageRegistered is written by another and metaledger" in owners["text"]
+    assert "this one's is the engine plugin" in owners["text"]
 
 
 def test_a_size_that_the_log_does_not_take_is_found(home, findings):
@@ -106,6 +107,14 @@ def test_what_is_wrong_with_a_hooked_glance_is_found(
     found = findings("--glance-conf", glance(**given))[check]
     assert found["fine"] is False
     assert text in found["text"]
+
+
+def test_a_hooked_nova_is_looked_at_as_glance_is(glance, findings):
+    found = findings("--nova-conf", glance())
+    assert [found[f"nova: {it}"]["fine"] for it in ("plugin", "[metaledger]", "outbox")] == [
+        True
+    ] * 3
+    assert findings("--nova-conf", glance(parameters=""))["nova: plugin"]["fine"] is False
 
 
 @pytest.mark.parametrize(

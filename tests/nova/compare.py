@@ -1,0 +1,102 @@
+"""A cell's database and the read model of its outbox, compared row by row.
+
+The read model is made as an operator's is: from the events alone. What differs is said in a
+sentence each; nothing is a difference but what the ledger says otherwise than Nova's rows do.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import NullPool, create_engine, text
+
+from metaledger.producers.nova.rows import recorded_metadata
+
+from ..glance.ledger import recorded
+from ..glance.readmodel import ReadModel
+from .harness import Kept
+
+INSTANCES = text("""
+    SELECT instances.uuid, image_ref, instances.deleted, compute_nodes.uuid AS hypervisor_id,
+           instance_extra.flavor
+      FROM instances
+      LEFT JOIN compute_nodes
+        ON compute_nodes.host = instances.host
+       AND compute_nodes.hypervisor_hostname = instances.node AND compute_nodes.deleted = 0
+      LEFT JOIN instance_extra ON instance_extra.instance_uuid = instances.uuid
+     WHERE NOT instances.hidden""")
+METADATA = text("SELECT key, value FROM instance_system_metadata WHERE instance_uuid = :uuid")
+RESIZED = text("""
+    SELECT count(*) FROM migrations WHERE instance_uuid = :uuid AND migration_type = 'resize'""")
+UNRECORDED = text("SELECT aggregate FROM metaledger_counters WHERE unrecorded_since IS NOT NULL")
+LIVE = text("""
+    SELECT key, value FROM instance_metadata_history
+     WHERE instance_uuid = :uuid AND valid_to IS NULL""")
+ANOMALIES = text("SELECT kind, aggregate_id, details FROM anomalies ORDER BY kind")
+
+
+class Compared:
+    """One cell's database, its events and its read model, whose files stand in `folder`."""
+
+    def __init__(self, kept: Kept, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.kept = kept
+        self.events = recorded(kept.url)
+        self._nova = create_engine(kept.url, poolclass=NullPool)
+        self._model = ReadModel(folder, kept.url)
+        try:
+            self._model.catch_up()
+            self.instances = {
+                row["instance_uuid"]: row
+                for row in self._model.rows(text("SELECT * FROM instances"))
+            }
+            self.anomalies = self._model.rows(ANOMALIES)
+            self.differences = list(self._differences())
+        finally:
+            self._model.close()
+
+    def types(self) -> list[str]:
+        """The types of all events."""
+        return [event.type for event in self.events]
+
+    def _differences(self) -> Iterator[str]:
+        held = {row.uuid: row for row in self._rows(INSTANCES)}
+        for uuid in sorted(held.keys() ^ self.instances.keys()):
+            yield f"{uuid} is in {'Nova' if uuid in held else 'the ledger'} alone"
+        for uuid in sorted(held.keys() & self.instances.keys()):
+            yield from (
+                f"{uuid}: {it}" for it in self._of_instance(held[uuid], self.instances[uuid])
+            )
+        for row in self._rows(UNRECORDED):
+            yield f"{row.aggregate} is marked as unrecorded"
+        if missed := sum(event.meta.missed for event in self.events):
+            yield f"{missed} changes were missed"
+        if others := {it.meta.origin.value for it in self.events} - {"OBSERVED"}:
+            yield f"events are {others}, and everything was there to be seen"
+
+    def _of_instance(self, row: Any, told: dict[str, Any]) -> Iterator[str]:
+        uuid, deleted = row.uuid, row.deleted != 0
+        if (told["deleted_at"] is not None) != deleted:
+            yield f"deleted: {deleted} in Nova, {told['deleted_at']} in the ledger"
+        if told["image_ref"] != (row.image_ref or None):
+            yield f"image: {row.image_ref} in Nova, {told['image_ref']} in the ledger"
+        if not deleted and told["hypervisor_id"] != row.hypervisor_id:
+            yield f"hypervisor: {row.hypervisor_id} in Nova, {told['hypervisor_id']} in the ledger"
+        flavor = json.loads(row.flavor)["cur"]["nova_object.data"]["name"]
+        # No event tells that a flavor changed: the ledger has that of the boot.
+        if not self._scalar(RESIZED, uuid=uuid) and told["flavor"] != flavor:
+            yield f"flavor: {flavor} in Nova, {told['flavor']} in the ledger"
+        stored = {it.key: it.value for it in self._rows(METADATA, uuid=uuid)}
+        expected = {} if deleted else recorded_metadata(stored)
+        live = {it["key"]: it["value"] for it in self._model.rows(LIVE, uuid=uuid)}
+        if live != expected:
+            yield f"metadata: {expected} in Nova, {live} in the ledger"
+
+    def _rows(self, query: Any, **parameters: str) -> list[Any]:
+        with self._nova.connect() as connection:
+            return list(connection.execute(query, parameters))
+
+    def _scalar(self, query: Any, **parameters: str) -> Any:
+        with self._nova.connect() as connection:
+            return connection.scalar(query, parameters)
