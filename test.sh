@@ -105,7 +105,7 @@ status=0
 if [ -d tests/producers ]; then
     say "the producers and the hook on SQLAlchemy 2.0"
     # shellcheck disable=SC2086 # a list of words
-    .venv-sa20/bin/python -P -m pytest $both tests/producers tests/glance/test_{watch,same_story}.py || status=$?
+    .venv-sa20/bin/python -P -m pytest $both tests/producers tests/glance/test_{watch,same_story}.py tests/nova || status=$?
 fi
 say "all tests on SQLAlchemy $(.venv/bin/python -c 'import sqlalchemy; print(sqlalchemy.__version__)')"
 # shellcheck disable=SC2086 # a list of words
