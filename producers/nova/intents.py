@@ -49,7 +49,7 @@ def request_context() -> object | None:
 
 def install() -> None:
     """Wraps what is loaded and not wrapped yet; cheap to call again and again."""
-    api = getattr(sys.modules.get("nova.compute.api"), "API", None)
+    api: Any = getattr(sys.modules.get("nova.compute.api"), "API", None)
     original = getattr(api, "rebuild", None)
     if callable(original) and not hasattr(original, _MARK):
         wrapped = _noting(original)

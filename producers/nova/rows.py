@@ -146,7 +146,7 @@ def recorded_metadata(metadata: Mapping[str, str | None]) -> dict[str, str | Non
 def events(transition: Transition) -> list[InstanceEvent]:
     """What happened, in order; empty where nothing did."""
     before, after = transition.before, transition.after
-    if _is_no_instance(before):
+    if before is None or before.hidden or before.deleted:
         if after is None or after.hidden or after.deleted:
             return []
         if before is None or before.deleted:
@@ -216,10 +216,6 @@ def removed(
     if before is None or before.deleted or (after is not None and not after.deleted):
         return []
     return [HypervisorRemoved(hypervisor_id=before.hypervisor_id)]
-
-
-def _is_no_instance(state: InstanceState | None) -> bool:
-    return state is None or state.hidden or state.deleted
 
 
 def _booted(state: InstanceState, flavor: str | None) -> InstanceBooted:

@@ -2,7 +2,9 @@
 
 `watching` reads and records, `tables` says how, `rows` (pure) what happened, `intents` what Nova
 was told. An UPDATE that sets nothing of what is told costs Nova nothing: most of what it saves is
-the state of a task, or a compute node's usage, each minute.
+the state of a task, or a compute node's usage, each minute. So a save of metadata has locked its
+instance's row before its counter, and a move takes them the other way round: where two such
+transactions of one instance meet, one is told of a deadlock, and Nova runs it again.
 """
 
 from collections.abc import Collection, Sequence

@@ -143,6 +143,7 @@ class Cell:
     def metadata(self, uuid: str = UUID) -> dict[str, str]:
         of_it = (SYSTEM_METADATA.c.instance_uuid == uuid) & (SYSTEM_METADATA.c.deleted == 0)
         query = select(SYSTEM_METADATA.c.key, SYSTEM_METADATA.c.value).where(of_it)
+        query = query.order_by(SYSTEM_METADATA.c.id)
         with self.stock.connect() as connection:
             return {row.key: row.value for row in connection.execute(query)}
 
@@ -151,8 +152,9 @@ def save(connection: Connection, uuid: str, **values: Any) -> None:
     expected = values.pop("expected", {})
     where = [INSTANCES.c.uuid == uuid, INSTANCES.c.deleted == 0]
     where += [INSTANCES.c[name] == value for name, value in expected.items()]
-    if values:
-        connection.execute(update(INSTANCES).where(*where).values(**values))
+    # Nova sets `updated_at` in any case, and so locks the row.
+    values = values or {"vm_state": INSTANCES.c.vm_state}
+    connection.execute(update(INSTANCES).where(*where).values(**values))
 
 
 def replace_metadata(session: Session, uuid: str, metadata: dict[str, str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import NullPool, create_engine, text
 
 from metaledger.producers.nova.rows import recorded_metadata
+from metaledger.schemas.instance import InstanceRelocated
 
 from ..glance.ledger import recorded
 from ..glance.readmodel import ReadModel
@@ -56,9 +57,12 @@ class Compared:
         finally:
             self._model.close()
 
-    def types(self) -> list[str]:
-        """The types of all events."""
-        return [event.type for event in self.events]
+    def told(self) -> list[str]:
+        """The types of all events, of a relocation with its cause."""
+        return [
+            f"{it.type} {it.data.cause}" if isinstance(it.data, InstanceRelocated) else it.type
+            for it in self.events
+        ]
 
     def _differences(self) -> Iterator[str]:
         held = {row.uuid: row for row in self._rows(INSTANCES)}

@@ -1,7 +1,7 @@
 """The virtual environment in which Nova 34 runs its own functional tests.
 
-Nova asks for SQLAlchemy below 2.1. Its tests come with its wheel; the samples that they compare
-notifications with stand in its source distribution alone, beside the package.
+Nova asks for SQLAlchemy below 2.1. Its tests come with its wheel; what they look for beside the
+package (samples of notifications, the API's pipeline) stands in its source distribution alone.
 """
 
 import shutil
@@ -25,15 +25,15 @@ REQUIREMENTS = (
     "structlog>=24",
     "setuptools>=77",  # builds the product's wheel without another download
 )
-_SAMPLES = "doc/notification_samples"
+_BESIDE = ("doc/notification_samples", "etc/nova")
 
 
 def nova_environment() -> Environment:
-    """Nova with its tests and their samples. Raises BuildFailed."""
-    return ensure_environment(REQUIREMENTS, name="nova", finish=_add_samples)
+    """Nova with all that its tests need. Raises BuildFailed."""
+    return ensure_environment(REQUIREMENTS, name="nova", finish=_add_what_is_beside)
 
 
-def _add_samples(environment: Environment) -> None:
+def _add_what_is_beside(environment: Environment) -> None:
     [packages] = environment.home.glob("lib/python3*/site-packages")
     with tempfile.TemporaryDirectory() as folder:
         download = ("download", "--quiet", "--no-deps", "--no-binary", "nova", "--dest", folder)
@@ -41,7 +41,8 @@ def _add_samples(environment: Environment) -> None:
         [archive] = Path(folder).glob("nova-*.tar.gz")
         with tarfile.open(archive) as source:
             source.extractall(folder, filter="data")
-        [samples] = Path(folder).glob(f"nova-*/{_SAMPLES}")
-        if not samples.is_dir():
-            raise BuildFailed(f"{archive.name} has no {_SAMPLES}")
-        shutil.copytree(samples, packages / _SAMPLES)
+        for name in _BESIDE:
+            found = list(Path(folder).glob(f"nova-*/{name}"))
+            if not found:
+                raise BuildFailed(f"{archive.name} has no {name}")
+            shutil.copytree(found[0], packages / name)

@@ -21,7 +21,7 @@ from typing import Any
 
 # It has to come before the rest of Nova, which it may patch.
 import nova.tests.functional  # noqa: F401 # isort: skip
-from nova.tests.fixtures import nova as fixtures
+from nova.tests import fixtures
 
 from metaledger.producers.administration import install
 

@@ -24,6 +24,7 @@ from . import (
     fuzz,
     glance_races,
     mutations,
+    nova,
     outbox_race,
     poison,
 )
@@ -34,6 +35,7 @@ PROOFS: tuple[Proof, ...] = (
     crash_points.PROOF,
     crash_loop.PROOF,
     glance_races.PROOF,
+    nova.PROOF,
     poison.PROOF,
     fuzz.PROOF,
     command_line.PROOF,

@@ -1,0 +1,85 @@
+"""Nova's own functional tests, unchanged, with the engine plugin loaded: the ledger says what Nova
+did, and a read model made of its events alone is what Nova's database holds.
+
+Nova 34 with its API, conductors, schedulers and computes runs in each of its tests, on a database a
+cell. What a test leaves is compared row by row: running image, flavor, stored metadata, hypervisor,
+deleted. Each test is named with what it has to have told, so that a hook which is silent is seen.
+"""
+
+from collections import Counter
+
+from tests.glance.environment import install_product
+from tests.nova.compare import Compared
+from tests.nova.environment import nova_environment
+from tests.nova.harness import PLUGIN, run_functional
+
+from .proof import Proof, Run
+
+_NOTIFICATIONS = "notification_sample_tests.test_instance.TestInstanceNotificationSample"
+_SERVERS = "test_servers"
+_MOVING = f"{_SERVERS}.ServerMovingTests"
+BOOTED, PLACED, DELETED = "InstanceBooted", "InstanceRelocated SCHEDULED", "InstanceDeleted"
+REBUILT, ROLLED_BACK = "InstanceRebuilt", "InstanceRebuildRolledBack"
+
+# In the order of what they add, for a short size takes the first ones.
+TESTS: dict[str, set[str]] = {
+    f"{_NOTIFICATIONS}.test_create_delete_server": {BOOTED, PLACED, DELETED},
+    f"{_NOTIFICATIONS}.test_rebuild_server": {BOOTED, REBUILT},
+    f"{_SERVERS}.ServerRebuildTestCase.test_rebuild_with_image_novalidhost": {
+        REBUILT,
+        ROLLED_BACK,
+    },
+    f"{_MOVING}.test_evacuate_clean_hypervisor": {"InstanceRelocated EVACUATION"},
+    f"{_MOVING}.test_shelve_offload_unshelve_diff_host": {"InstanceRelocated UNSHELVE"},
+    f"{_MOVING}.test_live_migrate": {"InstanceRelocated LIVE_MIGRATION"},
+    f"{_MOVING}.test_migrate_revert": {"InstanceRelocated COLD_MIGRATION"},
+    f"{_MOVING}.test_resize_confirm": {"InstanceRelocated RESIZE"},
+    f"{_NOTIFICATIONS}.test_instance_action": {BOOTED, "InstanceSystemMetadataSaved"},
+    f"{_SERVERS}.ServersTest.test_create_and_rebuild_server": {REBUILT},
+    f"{_SERVERS}.ServersTest.test_deferred_delete_restore": {BOOTED},
+    f"{_NOTIFICATIONS}.test_resize_confirm_server": {BOOTED},
+    f"{_NOTIFICATIONS}.test_multiple_compute_actions": {BOOTED},
+    f"{_MOVING}.test_resize_revert": {"InstanceRelocated RESIZE"},
+    f"{_MOVING}.test_migrate_confirm": {"InstanceRelocated COLD_MIGRATION"},
+    f"{_MOVING}.test_shelve_unshelve": {BOOTED},
+    f"{_SERVERS}.ServerRescheduleTests": {PLACED},
+    f"{_SERVERS}.ServerUnshelveSpawnFailTests": {BOOTED},
+    f"{_SERVERS}.ServerSoftDeleteTests": {DELETED},
+    f"{_SERVERS}.ServerDeleteBuildTests": {BOOTED},
+    f"{_SERVERS}.VolumeBackedServerTest": {BOOTED},
+}
+
+
+def check(run: Run) -> None:
+    environment = nova_environment()
+    product = install_product(environment, run.folder / "product")
+    chosen = list(TESTS)[: run.size]
+    ran = run_functional(*(run.folder / "nova", environment, product, chosen), configuration=PLUGIN)
+    told: dict[str, Counter[str]] = {name: Counter() for name in chosen}
+    faults = []
+    for number, kept in enumerate(ran.databases):
+        compared = Compared(kept, run.folder / "read" / str(number))
+        faults += [f"{kept.test}, {kept.cell}: {it}" for it in compared.differences]
+        name = next(name for name in chosen if kept.test.startswith(name))
+        told[name].update(compared.told())
+    for name, expected in ((name, TESTS[name]) for name in chosen):
+        if lacking := expected - told[name].keys():
+            faults.append(f"{name}: told {sorted(told[name])}, and not {sorted(lacking)}")
+    total = sum(told.values(), Counter())
+    run.say(
+        f"{len(chosen)} of Nova's tests, {len(ran.databases)} databases, {total.total()} events"
+    )
+    for what, count in sorted(total.items()):
+        run.say(f"{count:6} {what}")
+    assert not faults, "\n".join(faults)
+
+
+PROOF = Proof(
+    name="nova",
+    promise="what a real Nova 34 does to its instances, the ledger tells, as its database has it",
+    unit="of Nova's functional tests",
+    least=1,
+    short=9,
+    long=len(TESTS),
+    check=check,
+)
