@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import NullPool, create_engine, text
 
 from metaledger.producers.nova.rows import recorded_metadata
-from metaledger.schemas.instance import InstanceRelocated
+from metaledger.schemas.instance import InstanceRebuilt, InstanceRelocated
 
 from ..glance.ledger import recorded
 from ..glance.readmodel import ReadModel
@@ -22,9 +22,7 @@ INSTANCES = text("""
     SELECT instances.uuid, image_ref, instances.deleted, compute_nodes.uuid AS hypervisor_id,
            instance_extra.flavor
       FROM instances
-      LEFT JOIN compute_nodes
-        ON compute_nodes.host = instances.host
-       AND compute_nodes.hypervisor_hostname = instances.node AND compute_nodes.deleted = 0
+      LEFT JOIN compute_nodes ON compute_nodes.id = instances.compute_id
       LEFT JOIN instance_extra ON instance_extra.instance_uuid = instances.uuid
      WHERE NOT instances.hidden""")
 METADATA = text("SELECT key, value FROM instance_system_metadata WHERE instance_uuid = :uuid")
@@ -34,7 +32,13 @@ UNRECORDED = text("SELECT aggregate FROM metaledger_counters WHERE unrecorded_si
 LIVE = text("""
     SELECT key, value FROM instance_metadata_history
      WHERE instance_uuid = :uuid AND valid_to IS NULL""")
-ANOMALIES = text("SELECT kind, aggregate_id, details FROM anomalies ORDER BY kind")
+# What a fold raises where it was told something wrong, or where Nova did something wrong.
+ANOMALIES = text("""
+    SELECT kind, aggregate_id, details FROM anomalies
+     WHERE aggregate_kind = 'instance'
+       AND kind IN ('history_gap', 'semantics_divergence', 'boot_metadata_overwritten',
+                    'base_image_ref_dropped', 'clock_skew', 'value_altered')
+     ORDER BY kind""")
 
 
 class Compared:
@@ -52,7 +56,6 @@ class Compared:
                 row["instance_uuid"]: row
                 for row in self._model.rows(text("SELECT * FROM instances"))
             }
-            self.anomalies = self._model.rows(ANOMALIES)
             self.differences = list(self._differences())
         finally:
             self._model.close()
@@ -72,6 +75,8 @@ class Compared:
             yield from (
                 f"{uuid}: {it}" for it in self._of_instance(held[uuid], self.instances[uuid])
             )
+        for anomaly in self._model.rows(ANOMALIES):
+            yield "{aggregate_id}: {kind} {details}".format(**anomaly)
         for row in self._rows(UNRECORDED):
             yield f"{row.aggregate} is marked as unrecorded"
         if missed := sum(event.meta.missed for event in self.events):
@@ -83,7 +88,7 @@ class Compared:
         uuid, deleted = row.uuid, row.deleted != 0
         if (told["deleted_at"] is not None) != deleted:
             yield f"deleted: {deleted} in Nova, {told['deleted_at']} in the ledger"
-        if told["image_ref"] != (row.image_ref or None):
+        if told["image_ref"] != (row.image_ref or self._image_of_volume(uuid)):
             yield f"image: {row.image_ref} in Nova, {told['image_ref']} in the ledger"
         if not deleted and told["hypervisor_id"] != row.hypervisor_id:
             yield f"hypervisor: {row.hypervisor_id} in Nova, {told['hypervisor_id']} in the ledger"
@@ -96,6 +101,15 @@ class Compared:
         live = {it["key"]: it["value"] for it in self._model.rows(LIVE, uuid=uuid)}
         if live != expected:
             yield f"metadata: {expected} in Nova, {live} in the ledger"
+
+    def _image_of_volume(self, uuid: str) -> str | None:
+        """The image that the volume was last rebuilt from, of which Nova's row says nothing."""
+        rebuilt = [
+            it.data.image_ref
+            for it in self.events
+            if isinstance(it.data, InstanceRebuilt) and it.data.instance_uuid == uuid
+        ]
+        return rebuilt[-1] if rebuilt else None
 
     def _rows(self, query: Any, **parameters: str) -> list[Any]:
         with self._nova.connect() as connection:
