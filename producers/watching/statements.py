@@ -17,7 +17,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnClause, ColumnElement, CursorResult, Select, Table, select, true
+from sqlalchemy import (
+    ColumnClause,
+    ColumnElement,
+    CursorResult,
+    Select,
+    Table,
+    literal,
+    select,
+    true,
+)
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.dml import DMLWhereBase
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
@@ -127,8 +136,9 @@ def query_of_ids(target: Target) -> Select[Any]:
         raise NotUnderstood(f"{type(target.statement).__name__} on {target.table.name}")
     query = select(target.table.c[target.watched.key]).where(where)
     if not isinstance(target.statement, Update):
-        # 0 is false where the column is a boolean.
-        query = query.where(target.table.c.deleted == 0)
+        deleted = target.table.c.deleted
+        # A boolean in Glance, and in Nova the row's own id.
+        query = query.where(deleted == literal(0, deleted.type))
     return query
 
 
