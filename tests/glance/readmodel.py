@@ -19,8 +19,8 @@ from metaledger.schemas.log import NewRecord, Position
 from metaledger.schemas.log.embedded import create_embedded_log
 
 WAITING = text(
-    "SELECT aggregate, epoch, stream_seq, event_id, value, sha256 FROM metaledger_outbox"
-    " ORDER BY aggregate, stream_seq"
+    "SELECT aggregate, stream_id, epoch, stream_seq, event_id, occurred_at, value, sha256"
+    " FROM metaledger_outbox"
 )
 LIVE = text(
     "SELECT key, value FROM image_attribute_history WHERE image_id = :id AND valid_to IS NULL"
@@ -31,10 +31,10 @@ LOST = text(
 
 
 class ReadModel:
-    """What the ledger's SQL says of what one service did."""
+    """What the ledger's SQL says of what one service did, in one database or several."""
 
-    def __init__(self, folder: Path, database_url: str) -> None:
-        self._outbox = create_engine(database_url, poolclass=NullPool)
+    def __init__(self, folder: Path, *database_urls: str) -> None:
+        self._outboxes = [create_engine(url, poolclass=NullPool) for url in database_urls]
         self._log = create_embedded_log(folder / "ledger.db")
         self._engine = connect(f"sqlite:///{folder}/read.db")
         readmodel.migrate(self._engine)
@@ -47,15 +47,20 @@ class ReadModel:
 
     def catch_up(self) -> None:
         """Projects whatever has come into the outbox."""
-        with self._outbox.connect() as connection:
-            rows = connection.execute(WAITING).all()
+        rows: list[Any] = []
+        for outbox in self._outboxes:
+            with outbox.connect() as connection:
+                rows += connection.execute(WAITING).all()
+        rows.sort(key=lambda row: (row.aggregate, row.occurred_at, row.stream_seq))
         new = [
             NewRecord(
                 key=row.aggregate,
                 value=bytes(row.value),
                 sha256=bytes(row.sha256),
                 event_id=row.event_id,
-                number=StreamNumber(stream_id="glance", epoch=row.epoch, stream_seq=row.stream_seq),
+                number=StreamNumber(
+                    stream_id=row.stream_id, epoch=row.epoch, stream_seq=row.stream_seq
+                ),
             )
             for row in rows
             if row.event_id not in self._copied

@@ -1,18 +1,19 @@
-"""A cell's database and the read model of its outbox, compared row by row.
+"""The databases of Nova's cells and the read model of their outboxes, compared row by row.
 
 The read model is made as an operator's is: from the events alone. What differs is said in a
 sentence each; nothing is a difference but what the ledger says otherwise than Nova's rows do.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy import Engine, NullPool, create_engine, text
 
 from metaledger.producers.nova.rows import recorded_metadata
 from metaledger.schemas.instance import InstanceRebuilt, InstanceRelocated
+from metaledger.schemas.meta import Origin
 
 from ..glance.ledger import recorded
 from ..glance.readmodel import ReadModel
@@ -42,14 +43,15 @@ ANOMALIES = text("""
 
 
 class Compared:
-    """One cell's database, its events and its read model, whose files stand in `folder`."""
+    """What a test of Nova left in all its cells, their events and the read model of these, whose
+    files stand in `folder`.
+    """
 
-    def __init__(self, kept: Kept, folder: Path) -> None:
+    def __init__(self, cells: Sequence[Kept], folder: Path) -> None:
         folder.mkdir(parents=True)
-        self.kept = kept
-        self.events = recorded(kept.url)
-        self._nova = create_engine(kept.url, poolclass=NullPool)
-        self._model = ReadModel(folder, kept.url)
+        self.events = [event for cell in cells for event in recorded(cell.url)]
+        self._cells = [create_engine(cell.url, poolclass=NullPool) for cell in cells]
+        self._model = ReadModel(folder, *(cell.url for cell in cells))
         try:
             self._model.catch_up()
             self.instances = {
@@ -68,23 +70,37 @@ class Compared:
         ]
 
     def _differences(self) -> Iterator[str]:
-        held = {row.uuid: row for row in self._rows(INSTANCES)}
+        held = {row.uuid: (cell, row) for cell in self._cells for row in _rows(cell, INSTANCES)}
         for uuid in sorted(held.keys() ^ self.instances.keys()):
-            yield f"{uuid} is in {'Nova' if uuid in held else 'the ledger'} alone"
+            # What was archived is in no table of Nova's.
+            if uuid in held or self.instances[uuid]["deleted_at"] is None:
+                yield f"{uuid} is in {'Nova' if uuid in held else 'the ledger'} alone"
         for uuid in sorted(held.keys() & self.instances.keys()):
-            yield from (
-                f"{uuid}: {it}" for it in self._of_instance(held[uuid], self.instances[uuid])
-            )
+            cell, row = held[uuid]
+            found = self._of_instance(cell, row, self.instances[uuid])
+            yield from (f"{uuid}: {it}" for it in found)
         for anomaly in self._model.rows(ANOMALIES):
             yield "{aggregate_id}: {kind} {details}".format(**anomaly)
-        for row in self._rows(UNRECORDED):
+        for row in [row for cell in self._cells for row in _rows(cell, UNRECORDED)]:
             yield f"{row.aggregate} is marked as unrecorded"
         if missed := sum(event.meta.missed for event in self.events):
             yield f"{missed} changes were missed"
-        if others := {it.meta.origin.value for it in self.events} - {"OBSERVED"}:
-            yield f"events are {others}, and everything was there to be seen"
+        yield from self._unseen()
 
-    def _of_instance(self, row: Any, told: dict[str, Any]) -> Iterator[str]:
+    def _unseen(self) -> Iterator[str]:
+        """Everything was there to be seen; but what comes from another cell is imported there."""
+        booted = {
+            event.meta.aggregate
+            for event in self.events
+            if event.type == "InstanceBooted" and event.meta.origin is Origin.OBSERVED
+        }
+        for event in self.events:
+            origin, aggregate = event.meta.origin, event.meta.aggregate
+            is_arrival = origin is Origin.IMPORTED and aggregate in booted
+            if origin is not Origin.OBSERVED and not is_arrival:
+                yield f"{event.type} of {aggregate} is {origin}"
+
+    def _of_instance(self, cell: Engine, row: Any, told: dict[str, Any]) -> Iterator[str]:
         uuid, deleted = row.uuid, row.deleted != 0
         if (told["deleted_at"] is not None) != deleted:
             yield f"deleted: {deleted} in Nova, {told['deleted_at']} in the ledger"
@@ -94,9 +110,9 @@ class Compared:
             yield f"hypervisor: {row.hypervisor_id} in Nova, {told['hypervisor_id']} in the ledger"
         flavor = json.loads(row.flavor)["cur"]["nova_object.data"]["name"]
         # No event tells that a flavor changed: the ledger has that of the boot.
-        if not self._scalar(RESIZED, uuid=uuid) and told["flavor"] != flavor:
+        if not _rows(cell, RESIZED, uuid=uuid)[0][0] and told["flavor"] != flavor:
             yield f"flavor: {flavor} in Nova, {told['flavor']} in the ledger"
-        stored = {it.key: it.value for it in self._rows(METADATA, uuid=uuid)}
+        stored = {it.key: it.value for it in _rows(cell, METADATA, uuid=uuid)}
         expected = {} if deleted else recorded_metadata(stored)
         live = {it["key"]: it["value"] for it in self._model.rows(LIVE, uuid=uuid)}
         if live != expected:
@@ -111,10 +127,7 @@ class Compared:
         ]
         return rebuilt[-1] if rebuilt else None
 
-    def _rows(self, query: Any, **parameters: str) -> list[Any]:
-        with self._nova.connect() as connection:
-            return list(connection.execute(query, parameters))
 
-    def _scalar(self, query: Any, **parameters: str) -> Any:
-        with self._nova.connect() as connection:
-            return connection.scalar(query, parameters)
+def _rows(cell: Engine, query: Any, **parameters: str) -> list[Any]:
+    with cell.connect() as connection:
+        return list(connection.execute(query, parameters))

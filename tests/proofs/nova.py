@@ -7,6 +7,7 @@ deleted. Each test is named with what it has to have told, so that a hook which 
 """
 
 from collections import Counter
+from itertools import groupby
 
 from tests.glance.environment import install_product
 from tests.nova.compare import Compared
@@ -34,19 +35,29 @@ TESTS: dict[str, set[str]] = {
     f"{_MOVING}.test_live_migrate": {"InstanceRelocated LIVE_MIGRATION"},
     f"{_MOVING}.test_migrate_revert": {"InstanceRelocated COLD_MIGRATION"},
     f"{_MOVING}.test_resize_confirm": {"InstanceRelocated RESIZE"},
+    # From cell to cell; and both are archived, with the outbox's tables beside Nova's.
+    "test_cross_cell_migrate.TestMultiCellMigrate.test_resize_confirm_image_backed": {
+        "InstanceRelocated RESIZE"
+    },
     f"{_NOTIFICATIONS}.test_instance_action": {BOOTED, "InstanceSystemMetadataSaved"},
     f"{_SERVERS}.ServersTest.test_create_and_rebuild_server": {REBUILT},
     f"{_SERVERS}.ServersTest.test_deferred_delete_restore": {BOOTED},
     f"{_NOTIFICATIONS}.test_resize_confirm_server": {BOOTED},
-    f"{_NOTIFICATIONS}.test_multiple_compute_actions": {BOOTED},
+    f"{_NOTIFICATIONS}WithMultipleCompute.test_multiple_compute_actions": {
+        "InstanceRelocated LIVE_MIGRATION",
+        "InstanceRelocated EVACUATION",
+    },
     f"{_MOVING}.test_resize_revert": {"InstanceRelocated RESIZE"},
     f"{_MOVING}.test_migrate_confirm": {"InstanceRelocated COLD_MIGRATION"},
     f"{_MOVING}.test_shelve_unshelve": {BOOTED},
     f"{_SERVERS}.ServerRescheduleTests": {PLACED},
     f"{_SERVERS}.ServerUnshelveSpawnFailTests": {BOOTED},
     f"{_SERVERS}.ServerSoftDeleteTests": {DELETED},
-    f"{_SERVERS}.ServerDeleteBuildTests": {BOOTED},
     f"{_SERVERS}.VolumeBackedServerTest": {BOOTED},
+    "test_cross_cell_migrate.TestMultiCellMigrate.test_resize_revert_volume_backed": {PLACED},
+    f"{_SERVERS}.ServerRebuildTestCaseV293": {REBUILT},
+    # It never found a host, and is in cell0.
+    "regressions.test_bug_1670627.TestDeleteFromCell0CheckQuota": {BOOTED, DELETED},
 }
 
 
@@ -57,18 +68,16 @@ def check(run: Run) -> None:
     ran = run_functional(*(run.folder / "nova", environment, product, chosen), configuration=PLUGIN)
     told: dict[str, Counter[str]] = {name: Counter() for name in chosen}
     faults = []
-    for number, kept in enumerate(ran.databases):
-        compared = Compared(kept, run.folder / "read" / str(number))
-        faults += [f"{kept.test}, {kept.cell}: {it}" for it in compared.differences]
-        name = next(name for name in chosen if kept.test.startswith(name))
+    for test, cells in groupby(ran.databases, lambda kept: kept.test):
+        compared = Compared(list(cells), run.folder / "read" / test)
+        faults += [f"{test}: {it}" for it in compared.differences]
+        name = next(name for name in chosen if f"{test}.".startswith(f"{name}."))
         told[name].update(compared.told())
     for name, expected in ((name, TESTS[name]) for name in chosen):
         if lacking := expected - told[name].keys():
             faults.append(f"{name}: told {sorted(told[name])}, and not {sorted(lacking)}")
     total = sum(told.values(), Counter())
-    run.say(
-        f"{len(chosen)} of Nova's tests, {len(ran.databases)} databases, {total.total()} events"
-    )
+    run.say(f"{len(ran.databases)} cells' databases, {total.total()} events")
     for what, count in sorted(total.items()):
         run.say(f"{count:6} {what}")
     assert not faults, "\n".join(faults)
@@ -79,7 +88,7 @@ PROOF = Proof(
     promise="what a real Nova 34 does to its instances, the ledger tells, as its database has it",
     unit="of Nova's functional tests",
     least=1,
-    short=9,
+    short=10,
     long=len(TESTS),
     check=check,
 )
