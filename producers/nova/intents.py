@@ -18,22 +18,25 @@ from typing import Any
 _MARK = "__metaledger__"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rebuild:
-    """The API was told to rebuild the instance from the image, and is at it."""
+    """The API was told to rebuild the instance from the image, and is at it.
+
+    `is_open`: the rebuild was told, and the save of its metadata was not.
+    """
 
     instance_uuid: str
     image_ref: str
+    is_open: bool = False
 
 
 _REBUILD: ContextVar[Rebuild | None] = ContextVar("metaledger_rebuild", default=None)
 
 
-def rebuild_image(instance_uuid: str) -> str | None:
-    """The image that the instance is being rebuilt from by the request that is being served."""
+def rebuild_of(instance_uuid: str) -> Rebuild | None:
+    """The instance's rebuild, if that is the request that is being served."""
     rebuild = _REBUILD.get()
-    mine = rebuild is not None and rebuild.instance_uuid == instance_uuid
-    return rebuild.image_ref if rebuild is not None and mine else None
+    return rebuild if rebuild is not None and rebuild.instance_uuid == instance_uuid else None
 
 
 def is_rebuilding() -> bool:

@@ -6,7 +6,9 @@ Rules, from EVENTS.md and from what Nova 34 does:
   that they cannot tell, a rebuild from the same image, its own call does (`intents`).
 - Rebuild: the API commits the image with the state `rebuilding`, and the metadata in its next
   transaction. So InstanceRebuilt has no `after`, and the save, whose operation is `rebuild`,
-  completes it. An image that is put back while the state is still `rebuilding` is a rebuild that
+  completes it. Where the metadata is stored already (after a rebuild that was rolled back) Nova
+  saves nothing, and the action that it notes then stands for the save (`kept`). An image that is
+  put back while the state is still `rebuilding` is a rebuild that
   found no host, for that is all that Nova restores.
 - Unshelving spawns from the snapshot and keeps its id in `image_ref` meanwhile. That image is
   borrowed: what runs is what the shelving noted as the base (`running_image`). Any other change of
@@ -207,6 +209,18 @@ def reconciled(
         instance_uuid=state.instance_uuid, operation="reconcile", after=metadata, altered=altered
     )
     return [*told, saved, _arrived(state, RelocationCause.SCHEDULED)]
+
+
+def kept(state: InstanceState) -> InstanceSystemMetadataSaved:
+    """A rebuild's save that changed nothing: what is stored is the metadata of its image."""
+    metadata, altered = representable_map(state.metadata)
+    return InstanceSystemMetadataSaved(
+        instance_uuid=state.instance_uuid,
+        operation="rebuild",
+        before=metadata,
+        after=metadata,
+        altered=altered,
+    )
 
 
 def removed(

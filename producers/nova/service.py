@@ -15,9 +15,11 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from metaledger.producers.nova import intents, rows
+from metaledger.producers.nova.intents import Rebuild
 from metaledger.producers.nova.rows import HypervisorState, InstanceState
 from metaledger.producers.nova.tables import (
     COMPUTE_NODES,
+    INSTANCE_ACTIONS,
     INSTANCES,
     SYSTEM_METADATA,
     read_flavors,
@@ -28,6 +30,7 @@ from metaledger.producers.nova.tables import (
 from metaledger.producers.tables import METADATA as OUTBOX_TABLES
 from metaledger.producers.watching.service import Change, Reading, Service, Watched
 from metaledger.schemas.events import EventData
+from metaledger.schemas.instance import InstanceEvent, InstanceRebuilt
 
 State = InstanceState | HypervisorState
 
@@ -48,6 +51,9 @@ TABLES = {
     INSTANCES.name: Watched(kind="instance", key="uuid", registers=True, tells=_tells),
     SYSTEM_METADATA.name: Watched(kind="instance", key="instance_uuid"),
     COMPUTE_NODES.name: Watched(kind="hypervisor", key="uuid", registers=True, tells=_removes),
+    INSTANCE_ACTIONS.name: Watched(
+        kind="instance", key="instance_uuid", when=intents.is_rebuilding
+    ),
 }
 
 
@@ -72,11 +78,12 @@ def _happened(connection: Connection, change: Change[State]) -> Sequence[EventDa
         was = before if isinstance(before, HypervisorState) else None
         return rows.removed(was, after if isinstance(after, HypervisorState) else None)
     uuid = change.aggregate.removeprefix(_INSTANCE)
-    return rows.events(
+    rebuild = intents.rebuild_of(uuid)
+    told = rows.events(
         rows.Transition(
             before=before,
             after=after,
-            rebuild_image=intents.rebuild_image(uuid),
+            rebuild_image=None if rebuild is None else rebuild.image_ref,
             flavor=_flavor(connection, uuid) if rows.boots(before, after) else None,
             migration_type=(
                 read_migration_type(connection, uuid) if rows.moves(before, after) else None
@@ -84,6 +91,22 @@ def _happened(connection: Connection, change: Change[State]) -> Sequence[EventDa
             occurred_at=change.occurred_at,
         )
     )
+    if rebuild is not None and after is not None:
+        told += _completed(rebuild, after, told)
+    return told
+
+
+def _completed(
+    rebuild: Rebuild, after: InstanceState, told: Sequence[EventData]
+) -> Sequence[InstanceEvent]:
+    """The save that a rebuild did without, for its image's metadata was stored already: so it is
+    after one that was rolled back. Nova notes the action when that would have been saved.
+    """
+    if told or not rebuild.is_open:
+        rebuild.is_open = any(isinstance(it, InstanceRebuilt) for it in told)
+        return ()
+    rebuild.is_open = False
+    return [rows.kept(after)]
 
 
 def _imported(connection: Connection, state: State, occurred_at: datetime) -> Sequence[EventData]:

@@ -68,6 +68,10 @@ COMPUTE_NODES = _table(
 MIGRATIONS = _table(
     "migrations", Column("instance_uuid", String(36)), Column("migration_type", String(16))
 )
+# What the API was asked to do with an instance.
+INSTANCE_ACTIONS = _table(
+    "instance_actions", Column("instance_uuid", String(36)), *_strings("action")
+)
 INSTANCE_EXTRA = _table(
     "instance_extra", Column("instance_uuid", String(36)), Column("flavor", Text)
 )

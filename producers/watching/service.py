@@ -22,13 +22,15 @@ class Watched:
     """A table that tells of aggregates of one kind; `key` is its column that holds their ids.
 
     `registers`: a row is an aggregate, and not a part of one. `tells`: whether an UPDATE that sets
-    these columns can tell anything, and one that cannot costs its service nothing; None: any can.
+    these columns can tell anything, and `when` whether any statement can as things are now; one
+    that cannot costs its service nothing. None: any can, at any time.
     """
 
     kind: str
     key: str
     registers: bool = False
     tells: Callable[[Collection[str]], bool] | None = None
+    when: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,8 @@ def target_of(
     table = getattr(statement, "table", None)
     if not isinstance(table, Table) or (watched := tables.get(table.name)) is None:
         return None
+    if watched.when is not None and not watched.when():
+        return None
     rows, tells = multiparams or [params or {}], watched.tells
     if isinstance(statement, Update) and tells and not tells(_set_columns(statement, rows)):
         return None

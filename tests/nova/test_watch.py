@@ -8,7 +8,12 @@ import pytest
 from sqlalchemy import create_engine, delete, event, insert, text, update
 
 from metaledger.producers.nova import intents
-from metaledger.producers.nova.tables import COMPUTE_NODES, INSTANCES, SYSTEM_METADATA
+from metaledger.producers.nova.tables import (
+    COMPUTE_NODES,
+    INSTANCE_ACTIONS,
+    INSTANCES,
+    SYSTEM_METADATA,
+)
 from metaledger.producers.owners import Owner, owned_by
 from metaledger.schemas.events import Event
 from metaledger.schemas.hypervisor import HypervisorRemoved
@@ -162,12 +167,30 @@ def test_a_rebuild_from_the_same_image_is_known_by_novas_own_call(
 ) -> None:
     nova.boot()
     nova.spawned()
-    seen = told_to_rebuild(monkeypatch, nova)
-    seen(image_href=IMAGE, instance=UUID)
+    rebuild = told_to_rebuild(monkeypatch, nova)
+    rebuild(image_href=IMAGE, instance=UUID)
     *_, rebuilt, saved = nova.told()
     assert isinstance(rebuilt, InstanceRebuilt)
     assert (rebuilt.previous_image_ref, rebuilt.image_ref) == (IMAGE, IMAGE)
     assert saved.operation == "rebuild"
+
+
+def test_a_rebuild_that_is_tried_again_has_its_metadata_although_nova_saves_none(
+    nova: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nova.boot()
+    nova.spawned()
+    rebuild = told_to_rebuild(monkeypatch, nova)
+    rebuild(image_href=NEXT_IMAGE, instance=UUID)
+    nova.save(image_ref=IMAGE)
+    nova.save(vm_state="error", task_state=None)
+    rebuild(image_href=NEXT_IMAGE, instance=UUID)
+    *_, rolled_back, rebuilt, saved = nova.told()
+    assert names([rolled_back, rebuilt]) == ["InstanceRebuildRolledBack", "InstanceRebuilt"]
+    assert saved == InstanceSystemMetadataSaved(
+        instance_uuid=UUID, operation="rebuild", before=REBUILT_METADATA, after=REBUILT_METADATA
+    )
+    assert len(nova.told()) == 7
 
 
 def told_to_rebuild(monkeypatch, nova):
@@ -179,8 +202,12 @@ def told_to_rebuild(monkeypatch, nova):
 
     class API:
         def rebuild(self, _context, _instance, image_href, _password) -> None:
-            nova.save(task_state="rebuilding", expected={"task_state": None})
-            nova.save(metadata={"image_base_image_ref": image_href, "image_min_disk": "3"})
+            changed = {} if image_href == IMAGE else {"image_ref": image_href}
+            nova.save(task_state="rebuilding", expected={"task_state": None}, **changed)
+            nova.save(metadata={"image_base_image_ref": image_href, "image_min_disk": "2"})
+            row = {"instance_uuid": UUID, "action": "rebuild", "deleted": 0}
+            with nova.hooked.begin() as connection:
+                connection.execute(insert(INSTANCE_ACTIONS), row)
 
     module = type("module", (), {"API": API})
     monkeypatch.setitem(sys.modules, "nova.compute.api", module)
