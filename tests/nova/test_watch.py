@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, delete, event, insert, text, update
+from sqlalchemy import Connection, create_engine, delete, event, insert, text, update
 
 from metaledger.producers.nova import intents
 from metaledger.producers.nova.tables import (
@@ -356,6 +356,27 @@ def test_an_instance_without_a_compute_id_is_found_by_the_names_of_its_node(nova
     nova.boot()
     nova.save(host="host-2", node="node-host-2")
     assert relocations(nova) == [(None, HOSTS["host-2"], RelocationCause.SCHEDULED)]
+
+
+def test_a_resource_tracker_that_holds_its_compute_node_is_not_waited_for(nova: Cell) -> None:
+    if nova.stock.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer, from its first statement to its commit")
+    nova.boot()
+    with nova.stock.connect() as tracker:
+        tracker.execute(update(COMPUTE_NODES).values(host=COMPUTE_NODES.c.host + ""))
+        event.listen(nova.hooked, "begin", impatient)
+        nova.place("host-1")
+        tracker.rollback()
+    assert relocations(nova) == [(None, "hv-1", RelocationCause.SCHEDULED)]
+
+
+def impatient(connection: Connection) -> None:
+    """Waits for no lock longer than two seconds."""
+    patience = {
+        "mysql": "SET SESSION innodb_lock_wait_timeout = 2",
+        "postgresql": "SET LOCAL lock_timeout = '2s'",
+    }
+    connection.exec_driver_sql(patience[connection.dialect.name])
 
 
 def test_what_an_error_hid_is_mended_by_the_next_touch(nova: Cell) -> None:
