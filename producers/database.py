@@ -42,9 +42,13 @@ def open_database(url: str | URL) -> Engine:
         raise UsageError("no database URL that can be opened: its port is no number") from None
 
 
-def open_sqlite(url: URL) -> Engine:
-    """An engine for a SQLite file: a connection each use, so none is carried over a fork."""
-    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": _BUSY_TIMEOUT_S})
+def open_sqlite(url: URL, *, wait_s: float | None = None) -> Engine:
+    """An engine for a SQLite file: a connection each use, so none is carried over a fork.
+
+    `wait_s`: how long to wait for another's lock; None: as long as a relay may.
+    """
+    timeout = {"timeout": _BUSY_TIMEOUT_S if wait_s is None else wait_s}
+    engine = create_engine(url, poolclass=NullPool, connect_args=timeout)
     event.listen(engine, "connect", _on_sqlite_connect)
     event.listen(engine, "begin", _on_sqlite_begin)
     return engine

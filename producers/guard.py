@@ -185,6 +185,18 @@ def attempt(connection: Connection, *, name: str = _SAVEPOINT) -> Iterator[Attem
         _DUE.pop(connection, None)
 
 
+@contextmanager
+def beside(undone: Callable[[Exception], None]) -> Iterator[None]:
+    """Runs the body beside what a service does: its errors go to `undone`, and none goes up.
+
+    For a process that has no transaction of ours to undo, or whose work is done already.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 (`undone` counts and logs it)
+        undone(error)
+
+
 def _send_with_savepoint(
     cursor: Any,  # noqa: ANN401
     statement: str,

@@ -75,6 +75,10 @@ class Outbox:
         """How many errors were undone in this process so far, swallowed or not."""
         return self._guard.count
 
+    def missed(self, changes: int) -> None:
+        """Has the next event say that so many changes went unrecorded."""
+        self._memory.missed(changes)
+
     def shield(
         self, connection: Connection, aggregates: Sequence[str]
     ) -> AbstractContextManager[None]:

@@ -7,18 +7,21 @@ connection stays open, so a fork carries none over; no socket is opened.
 
     spool = Spool(Path("/var/lib/metaledger/spool.db"), settings)
     spool.emit([draft])
+
+The file also keeps what it told last (`told`), in the transactions that told it.
 """
 
 import os
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from sqlalchemy import URL, Engine, inspect
+from sqlalchemy import URL, Connection, Engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
+from metaledger.producers import told
 from metaledger.producers.administration import install_in
 from metaledger.producers.database import open_sqlite, reached
 from metaledger.producers.guard import described
@@ -31,13 +34,17 @@ from metaledger.schemas.identity import Clock, NewId, system_clock, uuid7
 
 
 class Spool:
-    """A durable queue in one file; the file is made with the first event or by `install`."""
+    """A durable queue in one file; the file is made with the first event or by `install`.
+
+    `wait_s` is how long a writer waits for another one's lock; None: some seconds.
+    """
 
     def __init__(
         self,
         path: Path,
         settings: ProducerSettings,
         *,
+        wait_s: float | None = None,
         clock: Clock = system_clock,
         new_id: NewId = uuid7,
     ) -> None:
@@ -47,7 +54,7 @@ class Spool:
         self._outbox = Outbox(
             replace(settings, strict=True), settings.codec(), clock=clock, new_id=new_id
         )
-        self._engine = open_sqlite(URL.create("sqlite", database=str(path)))
+        self._engine = open_sqlite(URL.create("sqlite", database=str(path)), wait_s=wait_s)
         self._installed = False
 
     @property
@@ -63,13 +70,22 @@ class Spool:
     def emit(self, drafts: Sequence[Draft]) -> None:
         """Makes the events durable, all or none.
 
+        Raises as `writing`: then none of them exists.
+        """
+        with self.writing() as connection:
+            self._outbox.record(connection, drafts)
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction of the file, for events (`outbox.record`) and what is noted beside them.
+
         Raises OutboxFull, ContractError, UsageError (the file is no spool), Unreachable (locked for
-        seconds, or the disk is full or failing), Unrecorded: then none of them exists.
+        seconds, or the disk is full or failing), Unrecorded.
         """
         self.install()
         try:
             with reached(self._engine) as connection:
-                self._outbox.record(connection, drafts)
+                yield connection
         except SQLAlchemyError as error:
             raise Unrecorded(f"{self._path}: not written: {described(error)}") from error
 
@@ -88,6 +104,7 @@ class Spool:
             if tables and stream.name not in tables:
                 raise UsageError(f"{self._path} is a database of something else, and no spool")
             install_in(connection, clock=self._clock, new_id=self._new_id)
+            told.METADATA.create_all(connection)
         # Kept in the file. With it the relay's reading and an event's writing do not wait for each
         # other; where another process just does the same, it is done.
         with closing(self._engine.raw_connection()) as raw, suppress(sqlite3.OperationalError):
