@@ -31,6 +31,7 @@ missing_packages() {
     command -v mvn >/dev/null || echo maven
     command -v java >/dev/null || echo openjdk-17-jre-headless
     "$python" -c 'import ensurepip' 2>/dev/null || echo python3-venv
+    command -v qemu-img >/dev/null || echo qemu-utils
     # Glance's web server, uWSGI, is compiled.
     command -v gcc >/dev/null || echo gcc
     ! python_lacks_headers || echo python3-dev

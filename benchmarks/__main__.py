@@ -17,6 +17,7 @@ from pathlib import Path
 
 from . import (
     codec,
+    disks,
     embedded,
     glance,
     projecting,
@@ -30,6 +31,7 @@ from .benchmark import Bench, Benchmark, Figure, Size, report
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     *codec.BENCHMARKS,
+    *disks.BENCHMARKS,
     *embedded.BENCHMARKS,
     *glance.BENCHMARKS,
     *projecting.BENCHMARKS,

@@ -10,14 +10,13 @@ Nova's API database.
 """
 
 import functools
-from dataclasses import replace
 from typing import Any
 
-import structlog
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine import CreateEnginePlugin
 
 from metaledger.producers.glance.service import GLANCE
+from metaledger.producers.hosting import log_where_the_service_does, with_request
 from metaledger.producers.nova.service import NOVA
 from metaledger.producers.outbox import Outbox
 from metaledger.producers.watching import settings
@@ -25,10 +24,8 @@ from metaledger.producers.watching.service import Service
 from metaledger.producers.watching.watch import Watcher
 from metaledger.schemas.identity import system_clock
 from metaledger.schemas.meta import Context
-from metaledger.schemas.representable import representable
 
 SERVICES: tuple[Service[Any], ...] = (GLANCE, NOVA)
-_REQUEST_FIELDS = ("request_id", "global_request_id", "user_id", "project_id")
 
 
 class MetaledgerPlugin(CreateEnginePlugin):
@@ -41,7 +38,7 @@ class MetaledgerPlugin(CreateEnginePlugin):
 
     def engine_created(self, engine: Engine) -> None:  # type: ignore[explicit-override]
         """Begins to watch the engine, with the service's settings as they are now."""
-        _log_where_the_service_does()
+        log_where_the_service_does()
         for service in SERVICES:
             chosen = settings.load(service.name)
             Watcher(
@@ -62,22 +59,4 @@ def _install(*_connection: Connection) -> None:
 
 def _context(service: Service[Any], nobody: Context) -> Context:
     """Who asked for the change; nobody where the service knows no request."""
-    request = service.request()
-    given = {name: getattr(request, name, None) for name in _REQUEST_FIELDS}
-    return replace(
-        nobody,
-        **{name: representable(it) for name, it in given.items() if isinstance(it, str)},
-    )
-
-
-def _log_where_the_service_does() -> None:
-    """Through the standard library's logging, unless somebody has chosen otherwise."""
-    if not structlog.is_configured():
-        structlog.configure(
-            logger_factory=structlog.stdlib.LoggerFactory(),
-            wrapper_class=structlog.stdlib.BoundLogger,
-            processors=[
-                structlog.processors.format_exc_info,
-                structlog.processors.KeyValueRenderer(key_order=["event"]),
-            ],
-        )
+    return with_request(nobody, service.request())

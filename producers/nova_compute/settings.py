@@ -1,0 +1,43 @@
+"""What `[metaledger]` of nova.conf says to nova-compute; the defaults serve, but for disks.
+
+The options that all hooks share are read where all hooks read them; these are nova-compute's own.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from metaledger.producers.settings import ProducerSettings
+from metaledger.producers.watching import settings
+
+SPOOL = Path("/var/lib/metaledger/spool.db")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeSettings:
+    """`spool` is the file that `metaledger relay --spool` empties; with `disks` no disk is made
+    whose intent is not in it.
+    """
+
+    producer: ProducerSettings
+    spool: Path = SPOOL
+    disks: bool = False
+
+
+def load() -> ComputeSettings:
+    """The settings as they are now. Raises oslo's own error for a value of the wrong type."""
+    producer = settings.load("nova-compute")
+    cfg = sys.modules.get("oslo_config.cfg")
+    if cfg is None:
+        return ComputeSettings(producer=producer)
+    options = (
+        cfg.StrOpt("spool", default=str(SPOOL), help="Where nova-compute keeps unsent events."),
+        cfg.BoolOpt(
+            "disks",
+            default=False,
+            help="Record each disk's intent before it is made; without one it is not made.",
+        ),
+    )
+    cfg.CONF.register_opts(options, group=settings.GROUP)
+    given = cfg.CONF[settings.GROUP]
+    return ComputeSettings(producer=producer, spool=Path(given.spool), disks=given.disks)

@@ -1,0 +1,183 @@
+"""Libvirt's image backends as Nova 34 ships them, with files that a real qemu-img makes."""
+
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metaledger.producers.relay import Relay
+from metaledger.producers.settings import ProducerSettings
+from metaledger.producers.spool import Spool
+from metaledger.schemas.disk import DiskLayout, DiskSource, SourceKind
+from metaledger.schemas.log.embedded import create_embedded_log
+from metaledger.services import cli
+
+from .conftest import NovaCompute
+
+UUID = "f5000000-0000-4000-8000-000000000001"
+IMAGE = DiskSource(kind=SourceKind.IMAGE, image_id="a5000000-0000-4000-8000-000000000009")
+MIB = 1024 * 1024
+STARTED, CREATED, FAILED = "DiskCreationStarted", "DiskCreated", "DiskCreationFailed"
+KINDS = pytest.mark.parametrize("kind", ["qcow2", "raw"])
+FORMATS = {"qcow2": ("qcow2", "qcow2"), "raw": ("flat", "raw")}
+
+
+@pytest.fixture
+def host(compute: NovaCompute, qemu_img: str) -> NovaCompute:
+    """A nova-compute that records disks, with an image to make them from."""
+    compute.configure(metaledger="disks = true")
+    create(qemu_img, compute.folder / "template", "raw")
+    return compute
+
+
+def create(qemu_img: str, file: Path, kind: str) -> None:
+    subprocess.run([qemu_img, "create", "-q", "-f", kind, file, "10M"], check=True)
+
+
+def disk(host: NovaCompute, name: str = "disk") -> Path:
+    return host.folder / "instances" / UUID / name
+
+
+def layout(host: NovaCompute, kind: str, source: DiskSource = IMAGE) -> DiskLayout:
+    backend, form = FORMATS[kind]
+    return DiskLayout(
+        version="1.0",
+        backend=backend,
+        format=form,
+        size_bytes=20 * MIB,
+        source=source,
+        location=str(disk(host)),
+    )
+
+
+def info(file: Path) -> str:
+    command = ["qemu-img", "info", str(file)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def read_model(host: NovaCompute) -> list[Mapping[str, Any]]:
+    """The rows of `disks` after relay and projector."""
+    ledger, model = host.folder / "ledger.db", host.folder / "read.db"
+    urls = ["--ledger", f"sqlite:///{ledger}", "--read-model", f"sqlite:///{model}"]
+    drain(host, ledger)
+    assert cli.run([*urls, "project"]) == 0
+    with sqlite3.connect(model) as connection:
+        connection.row_factory = sqlite3.Row
+        return [dict(row) for row in connection.execute("SELECT * FROM disks ORDER BY disk")]
+
+
+def drain(host: NovaCompute, ledger: Path) -> None:
+    spool = Spool(host.spool, ProducerSettings(service="relay", host="here"))
+    log = create_embedded_log(ledger)
+    try:
+        Relay(spool.engine, log.writer(), spool.outbox, partitions=1, owner="test").drain()
+    finally:
+        log.close()
+
+
+@KINDS
+def test_the_intent_is_in_the_spool_before_the_file_exists(host: NovaCompute, kind: str) -> None:
+    seen = host.run("make_disks.py", f"{kind}-")
+    assert (seen["events_before"], seen["there_before"]) == (1, False)
+    assert host.told() == [(STARTED, "disk"), (CREATED, "disk")]
+    started, created = host.events()
+    assert started.data.layout == layout(host, kind)
+    assert created.data.layout is None
+    assert f"file format: {FORMATS[kind][1]}" in info(disk(host))
+    assert started.meta.service == "nova-compute"
+
+
+def test_the_hook_waits_for_nova_to_load_what_it_wraps(host: NovaCompute) -> None:
+    seen = host.run("make_disks.py", "qcow2-")
+    assert seen["drivers"] == ["metaledger"]
+    assert not seen["loaded_early"]
+    assert seen["unwrapped"] == []
+    assert seen["modules"] == []
+
+
+@KINDS
+@pytest.mark.parametrize("step", ["die", "die_after"])
+def test_a_crash_leaves_an_intended_disk_and_the_next_touch_mends_it(
+    host: NovaCompute, kind: str, step: str
+) -> None:
+    assert host.start("make_disks.py", f"{kind}-{step}").returncode == -signal.SIGKILL
+    # A flat disk is resized before `create_image` returns, and Nova removes none at a crash.
+    assert disk(host).exists() == (step == "die_after")
+    assert host.told() == [(STARTED, "disk")]
+    [row] = read_model(host)
+    assert (row["state"], row["recorded_by"], row["backend"]) == (
+        "intended",
+        "intent",
+        FORMATS[kind][0],
+    )
+    host.run("make_disks.py", f"{kind}-")
+    [row] = read_model(host)
+    assert row["state"] == "created"
+
+
+def test_without_a_durable_intent_the_disk_never_comes_into_being(host: NovaCompute) -> None:
+    host.spool.mkdir()
+    seen = host.run("make_disks.py", "qcow2-")
+    assert "Unrecorded: not made, for its intent could not be recorded" in seen["raised"]
+    assert "there_before" not in seen
+    assert not disk(host).exists()
+
+
+def test_an_error_is_recorded_without_its_secrets(host: NovaCompute) -> None:
+    seen = host.run("make_disks.py", "qcow2-fail")
+    assert "hidden" in seen["raised"]
+    assert host.told() == [(STARTED, "disk"), (FAILED, "disk")]
+    error = host.events()[1].data.error
+    assert error == "OSError: no space left, for https://***@glance/v2?***"
+    assert not disk(host).exists()
+
+
+def test_what_nova_refuses_has_failed(host: NovaCompute) -> None:
+    host.run("make_disks.py", "qcow2-small")
+    assert host.told() == [(STARTED, "disk"), (FAILED, "disk")]
+    assert host.events()[1].data.error.startswith("FlavorDiskSmallerThanImage: ")
+
+
+def test_a_disk_made_by_a_function_names_it(host: NovaCompute) -> None:
+    host.run("make_disks.py", "qcow2-swap")
+    assert host.told() == [(STARTED, "disk.swap"), (CREATED, "disk.swap")]
+    made = host.events()[0].data.layout
+    assert made.source == DiskSource(kind=SourceKind.FUNCTION, function="make_swap")
+    assert made.size_bytes == 4 * MIB
+
+
+def test_a_disk_that_was_made_without_the_hook_is_backfilled_once(host: NovaCompute) -> None:
+    host.configure()
+    host.run("make_disks.py", "qcow2-")
+    assert host.told() == []
+    # Whatever a guest wrote into it: nobody looks.
+    disk(host).write_bytes(b"QFI\xfb" + b"\xff" * 1000)
+    host.configure(metaledger="disks = true")
+    for _ in range(2):
+        host.run("make_disks.py", "qcow2-")
+        assert host.told() == [("DiskLayoutBackfilled", "disk")]
+    assert host.events()[0].data.layout == layout(host, "qcow2")
+
+
+def test_a_flat_disk_is_told_with_the_format_that_it_got(host: NovaCompute, qemu_img: str) -> None:
+    (host.folder / "template").unlink()
+    create(qemu_img, host.folder / "template", "qcow2")
+    host.configure(metaledger="disks = true", raw=False)
+    host.run("make_disks.py", "raw-")
+    started, created = host.events()
+    assert (started.data.layout.format, created.data.layout.format) == ("raw", "qcow2")
+
+
+def test_a_backend_that_is_called_without_the_cache_is_recorded(host: NovaCompute) -> None:
+    host.run("make_disks.py", "qcow2-direct")
+    assert host.told() == [(STARTED, "disk"), (CREATED, "disk")]
+
+
+def test_a_kernel_is_no_disk(host: NovaCompute) -> None:
+    host.run("make_disks.py", "raw-kernel")
+    assert disk(host, "kernel").exists()
+    assert host.told() == []
