@@ -19,11 +19,10 @@ Rules:
   may go on where another ended.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
+from dataclasses import dataclass, replace
 
 import structlog
 from sqlalchemy import Connection
@@ -33,7 +32,7 @@ from metaledger.producers.database import reading
 from metaledger.producers.guard import beside, described
 from metaledger.producers.scrubbing import scrubbed
 from metaledger.producers.spool import Spool
-from metaledger.producers.told import DiskState
+from metaledger.producers.told import DiskState, KnownDisk
 from metaledger.schemas.disk import (
     DiskCreated,
     DiskCreationFailed,
@@ -42,14 +41,18 @@ from metaledger.schemas.disk import (
     DiskEvent,
     DiskLayout,
     DiskLayoutBackfilled,
+    DiskLayoutChanged,
 )
 from metaledger.schemas.errors import MetaledgerError, Unrecorded
 from metaledger.schemas.events import Draft
-from metaledger.schemas.meta import Context, Origin
+from metaledger.schemas.meta import Context
 
 _log = structlog.get_logger("metaledger.producers")
 
 _NEVER_MADE = "it was intended, and was not there at the next intent"
+_GREW = "it was met larger than it was"
+
+Name = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,55 +103,63 @@ class Disks:
         try:
             yield creation
         except BaseException as error:
-            self._tell(creation.outcomes(error))
+            self._tell(disks, creation.outcomes(error))
             raise
-        self._tell(creation.outcomes(None))
+        self._tell(disks, creation.outcomes(None))
 
     def met(self, *disks: NewDisk) -> None:
         """These disks are there: what the ledger was not told of them is told now.
 
-        A layout is backfilled where the disk is not known; nobody looks into the disk.
+        A layout is backfilled where the disk is not known; nobody looks into the disk. One that is
+        larger than was told has grown, for no virt driver makes a disk smaller.
         """
         with beside(lambda error: self._missed(error, len(disks))):
-            unsettled = [disk for disk, state in self._known(disks) if state != "there"]
-            if not unsettled:
+            # Without a lock, for every start of an instance asks.
+            self._spool.install()
+            with reading(self._spool.engine) as connection:
+                known = _known(connection, disks)
+            owed = [disk for disk in disks if _settled(disk, known.get(_name(disk)))]
+            if not owed:
                 return
             with self._spool.writing() as connection:
                 # Somebody else may have told meanwhile.
-                states = _states(connection, unsettled)
-                events = [_settled(disk, states.get(_name(disk))) for disk in unsettled]
-                self._record(connection, [event for event in events if event is not None])
+                known = _known(connection, owed)
+                settled = [_settled(disk, known.get(_name(disk))) for disk in owed]
+                self._record(connection, known, [event for event in settled if event is not None])
 
     def gone(self, instance_uuid: str, which: Callable[[str], bool] = lambda _: True) -> None:
         """The instance's disks whose names `which` accepts were deleted."""
         with (
             beside(lambda error: self._missed(error, 1)),
-            self._known_some(instance_uuid, which) as (connection, known),
+            self._spool.writing() as connection,
         ):
+            known = told.disks_of(connection, instance_uuid)
+            names = [disk for disk in known if which(disk)]
             deleted = [
                 DiskDeleted(instance_uuid=instance_uuid, disk=disk)
-                for disk, state in known.items()
-                if state != "failed"
+                for disk in names
+                if known[disk].state != "failed"
             ]
-            self._record(connection, deleted)
-            told.forget_disks(connection, instance_uuid, known)
+            self._record(connection, {}, deleted)
+            told.forget_disks(connection, instance_uuid, names)
 
     def left(self, instance_uuid: str) -> None:
         """The instance's disks went to another machine, which tells of them from now on."""
         with (
             beside(lambda error: self._missed(error, 0)),
-            self._known_some(instance_uuid, lambda _: True) as (connection, known),
+            self._spool.writing() as connection,
         ):
-            told.forget_disks(connection, instance_uuid, known)
+            names = [*told.disks_of(connection, instance_uuid)]
+            told.forget_disks(connection, instance_uuid, names)
 
     def _intend(self, disks: Sequence[NewDisk]) -> None:
         try:
             with self._spool.writing() as connection:
-                states = _states(connection, disks)
+                known = _known(connection, disks)
                 events = [
-                    event for disk in disks for event in _intended(disk, states.get(_name(disk)))
+                    event for disk in disks for event in _intended(disk, known.get(_name(disk)))
                 ]
-                self._record(connection, events)
+                self._record(connection, known, events)
         except MetaledgerError as error:
             names = ", ".join(f"{disk.disk} of instance {disk.instance_uuid}" for disk in disks)
             raise Unrecorded(
@@ -156,42 +167,32 @@ class Disks:
                 "spool can be written, and that `metaledger relay --spool` empties it"
             ) from error
 
-    def _tell(self, events: Sequence[DiskEvent]) -> None:
+    def _tell(self, disks: Sequence[NewDisk], events: Sequence[DiskEvent]) -> None:
         with (
             beside(lambda error: self._missed(error, len(events))),
             self._spool.writing() as connection,
         ):
-            self._record(connection, events)
+            intended = {_name(disk): KnownDisk("intended", disk.layout) for disk in disks}
+            self._record(connection, intended, events)
 
-    def _record(self, connection: Connection, events: Sequence[DiskEvent]) -> None:
-        context = self._context()
-        drafts = [
-            Draft(data=event, aggregate=event.aggregate, context=context, origin=Origin.OBSERVED)
-            for event in events
-        ]
-        if not drafts:
+    def _record(
+        self, connection: Connection, known: Mapping[Name, KnownDisk], events: Sequence[DiskEvent]
+    ) -> None:
+        """Writes the events, and what is known after them of disks of which `known` was before."""
+        if not events:
             return
+        context = self._context()
+        drafts = [Draft(data=event, aggregate=event.aggregate, context=context) for event in events]
         self._spool.outbox.record(connection, drafts)
-        for instance_uuid, of_instance in groupby(events, attrgetter("instance_uuid")):
-            states = {
-                event.disk: state for event in of_instance if (state := _STATES.get(type(event)))
-            }
-            told.put_disks(connection, instance_uuid, states)
-
-    def _known(self, disks: Sequence[NewDisk]) -> list[tuple[NewDisk, DiskState | None]]:
-        """Without a lock: every start of an instance asks."""
-        self._spool.install()
-        with reading(self._spool.engine) as connection:
-            states = _states(connection, disks)
-        return [(disk, states.get(_name(disk))) for disk in disks]
-
-    @contextmanager
-    def _known_some(
-        self, instance_uuid: str, which: Callable[[str], bool]
-    ) -> Iterator[tuple[Connection, Mapping[str, DiskState]]]:
-        with self._spool.writing() as connection:
-            known = told.disks_of(connection, instance_uuid)
-            yield connection, {disk: state for disk, state in known.items() if which(disk)}
+        after: dict[str, dict[str, KnownDisk]] = defaultdict(dict)
+        for event in events:
+            before = known.get((event.instance_uuid, event.disk))
+            layout = getattr(event, "layout", None) or (before and before.layout)
+            state = _STATES.get(type(event))
+            if state is not None and layout is not None:
+                after[event.instance_uuid][event.disk] = KnownDisk(state, layout)
+        for instance_uuid, disks in after.items():
+            told.put_disks(connection, instance_uuid, disks)
 
     def _missed(self, error: Exception, changes: int) -> None:
         self.failures += 1
@@ -205,41 +206,49 @@ _STATES: Mapping[type[DiskEvent], DiskState] = {
     DiskCreated: "there",
     DiskCreationFailed: "failed",
     DiskLayoutBackfilled: "there",
+    DiskLayoutChanged: "there",
 }
 
 
-def _name(disk: NewDisk) -> tuple[str, str]:
+def _name(disk: NewDisk) -> Name:
     return disk.instance_uuid, disk.disk
 
 
-def _states(connection: Connection, disks: Iterable[NewDisk]) -> dict[tuple[str, str], DiskState]:
+def _known(connection: Connection, disks: Iterable[NewDisk]) -> dict[Name, KnownDisk]:
     return {
-        (instance_uuid, disk): state
+        (instance_uuid, disk): known
         for instance_uuid in sorted({disk.instance_uuid for disk in disks})
-        for disk, state in told.disks_of(connection, instance_uuid).items()
+        for disk, known in told.disks_of(connection, instance_uuid).items()
     }
 
 
-def _intended(disk: NewDisk, state: DiskState | None) -> Collection[DiskEvent]:
+def _intended(disk: NewDisk, known: KnownDisk | None) -> Collection[DiskEvent]:
     """What is told before a disk is made, of which that was told last."""
     started = DiskCreationStarted(
         instance_uuid=disk.instance_uuid, disk=disk.disk, layout=disk.layout
     )
-    if state == "there":
+    if known is None or known.state == "failed":
+        return (started,)
+    if known.state == "there":
         return (DiskDeleted(instance_uuid=disk.instance_uuid, disk=disk.disk), started)
-    if state == "intended":
-        return (_failed(disk, _NEVER_MADE), started)
-    return (started,)
+    return (_failed(disk, _NEVER_MADE), started)
 
 
-def _settled(disk: NewDisk, state: DiskState | None) -> DiskEvent | None:
-    """What is told of a disk that is there, of which that was told last."""
-    if state == "there":
-        return None
-    if state == "intended":
+def _settled(disk: NewDisk, known: KnownDisk | None) -> DiskEvent | None:
+    """What is told of a disk that is there, of which that was told last; None: nothing."""
+    if known is None or known.state == "failed":
+        return DiskLayoutBackfilled(
+            instance_uuid=disk.instance_uuid, disk=disk.disk, layout=disk.layout
+        )
+    if known.state == "intended":
         return _created(disk)
-    return DiskLayoutBackfilled(
-        instance_uuid=disk.instance_uuid, disk=disk.disk, layout=disk.layout
+    if disk.layout.size_bytes <= known.layout.size_bytes:
+        return None
+    return DiskLayoutChanged(
+        instance_uuid=disk.instance_uuid,
+        disk=disk.disk,
+        layout=replace(known.layout, size_bytes=disk.layout.size_bytes),
+        reason=_GREW,
     )
 
 

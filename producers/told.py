@@ -4,11 +4,15 @@ Written in the transaction that tells it, so it is what the ledger will know of 
 hypervisors of this machine. No decision is made here.
 """
 
+import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from sqlalchemy import Column, Connection, MetaData, Table, Text, delete, select
 from sqlalchemy.dialects.sqlite import insert
+
+from metaledger.schemas.disk import DiskLayout, DiskSource, SourceKind
 
 # `there`: created, or met; `failed`: it was told that it could not be created.
 DiskState = Literal["intended", "there", "failed"]
@@ -21,6 +25,7 @@ disks = Table(
     Column("instance_uuid", Text, primary_key=True, comment="The instance."),
     Column("disk", Text, primary_key=True, comment="The disk's name within it."),
     Column("state", Text, nullable=False, comment="intended, there or failed."),
+    Column("layout", Text, nullable=False, comment="The layout that was told last (JSON)."),
     comment="The disks of this machine of which the spool told, and that are not known to be gone.",
 )
 
@@ -33,24 +38,37 @@ hypervisors = Table(
 )
 
 
-def disks_of(connection: Connection, instance_uuid: str) -> dict[str, DiskState]:
+@dataclass(frozen=True, slots=True)
+class KnownDisk:
+    """What was told of a disk last."""
+
+    state: DiskState
+    layout: DiskLayout
+
+
+def disks_of(connection: Connection, instance_uuid: str) -> dict[str, KnownDisk]:
     """The instance's disks by name."""
-    query = select(disks.c.disk, disks.c.state).where(disks.c.instance_uuid == instance_uuid)
-    return {row.disk: row.state for row in connection.execute(query)}
+    query = select(disks.c.disk, disks.c.state, disks.c.layout)
+    found = connection.execute(query.where(disks.c.instance_uuid == instance_uuid))
+    return {row.disk: KnownDisk(row.state, _layout(row.layout)) for row in found}
 
 
-def put_disks(connection: Connection, instance_uuid: str, states: Mapping[str, DiskState]) -> None:
+def put_disks(connection: Connection, instance_uuid: str, known: Mapping[str, KnownDisk]) -> None:
     """Notes what was told of disks of the instance."""
     rows = [
-        {"instance_uuid": instance_uuid, "disk": disk, "state": state}
-        for disk, state in states.items()
+        {
+            "instance_uuid": instance_uuid,
+            "disk": disk,
+            "state": told.state,
+            "layout": json.dumps(asdict(told.layout)),
+        }
+        for disk, told in known.items()
     ]
     if rows:
         upsert = insert(disks)
-        state = {"state": upsert.excluded.state}
-        connection.execute(
-            upsert.on_conflict_do_update(index_elements=["instance_uuid", "disk"], set_=state), rows
-        )
+        changed = {"state": upsert.excluded.state, "layout": upsert.excluded.layout}
+        of_name = ["instance_uuid", "disk"]
+        connection.execute(upsert.on_conflict_do_update(index_elements=of_name, set_=changed), rows)
 
 
 def forget_disks(connection: Connection, instance_uuid: str, names: Iterable[str]) -> None:
@@ -78,3 +96,9 @@ def put_hypervisor(connection: Connection, hypervisor_id: str, host: str) -> Non
     connection.execute(
         upsert.on_conflict_do_update(index_elements=["hypervisor_id"], set_={"host": host})
     )
+
+
+def _layout(text: str) -> DiskLayout:
+    told = json.loads(text)
+    source = DiskSource(**told["source"] | {"kind": SourceKind(told["source"]["kind"])})
+    return DiskLayout(**told | {"source": source})

@@ -92,8 +92,9 @@ def _recorded(disks: Disks, image: Any, disk: NewDisk) -> Iterator[None]:  # noq
     setattr(image, _BUSY, True)
     try:
         if image.exists():
-            disks.met(disk)
             yield
+            # Now, for the driver may have made it larger.
+            disks.met(disk)
             return
         with disks.creating(disk) as creation:
             yield

@@ -163,6 +163,14 @@ def test_a_disk_that_was_made_without_the_hook_is_backfilled_once(host: NovaComp
     assert host.events()[0].data.layout == layout(host, "qcow2")
 
 
+def test_a_disk_that_the_driver_makes_larger_has_changed(host: NovaCompute) -> None:
+    host.run("make_disks.py", "qcow2-")
+    host.run("make_disks.py", "qcow2-grow")
+    assert host.told()[2:] == [("DiskLayoutChanged", "disk")]
+    assert host.events()[2].data.layout.size_bytes == 40 * MIB
+    assert "virtual size: 40 MiB" in info(disk(host))
+
+
 def test_a_flat_disk_is_told_with_the_format_that_it_got(host: NovaCompute, qemu_img: str) -> None:
     (host.folder / "template").unlink()
     create(qemu_img, host.folder / "template", "qcow2")

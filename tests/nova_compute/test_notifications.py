@@ -22,6 +22,7 @@ from metaledger.schemas.instance import (
 from .conftest import NovaCompute
 
 RECORDED = Path(__file__).with_name("recorded.jsonl")
+MANAGER = "nova.compute.manager"
 UUID = "80ea3b91-eb0b-444c-a28b-783d2bdd0ef9"
 IMAGE = "155d900f-4e14-4e4c-a73d-069cbf4541e6"
 SNAPSHOT = "83ad641a-cbc8-4ab1-8802-d171ec351e88"
@@ -128,7 +129,7 @@ def facts(events: Sequence[Event]) -> list[tuple[str, str | None]]:
 
 
 def test_recorded_notifications_through_a_real_notifier(compute: NovaCompute) -> None:
-    seen = compute.run("notify.py", str(RECORDED))
+    seen = compute.run("notify.py", str(RECORDED), MANAGER)
     request = recorded("instance.snapshot.start")["context"]["request_id"]
     types = ("SnapshotTaken", "InstanceRescued", "InstanceUnrescued")
     assert facts(compute.events()) == [(name, request) for name in types]
@@ -136,10 +137,16 @@ def test_recorded_notifications_through_a_real_notifier(compute: NovaCompute) ->
     assert seen["modules"] == []
 
 
+def test_a_service_that_is_not_nova_compute_writes_nothing(compute: NovaCompute) -> None:
+    compute.run("notify.py", str(RECORDED))
+    assert not compute.spool.exists()
+
+
 def test_a_spool_that_cannot_be_written_fails_no_notification(compute: NovaCompute) -> None:
     compute.spool.mkdir()
-    compute.run("notify.py", str(RECORDED))
-    assert "notification not recorded" in compute.start("notify.py", str(RECORDED)).stderr
+    found = compute.start("notify.py", str(RECORDED), MANAGER)
+    assert found.returncode == 0
+    assert "notification not recorded" in found.stderr
 
 
 @pytest.mark.parametrize("form", ["both", "unversioned"])

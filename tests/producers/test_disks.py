@@ -23,6 +23,7 @@ from metaledger.schemas.disk import (
     DiskEvent,
     DiskLayout,
     DiskLayoutBackfilled,
+    DiskLayoutChanged,
     DiskSource,
     SourceKind,
 )
@@ -159,6 +160,17 @@ def test_a_disk_that_was_met_unrecorded_is_told_once(path: Path, disks: Disks) -
     disks.met(ROOT, SWAP)
     assert told(path) == [(DiskLayoutBackfilled, "disk"), (DiskLayoutBackfilled, "disk.swap")]
     assert events(path)[0].data.layout == LAYOUT
+
+
+def test_a_disk_that_grew_has_changed_and_nothing_else_of_it(path: Path, disks: Disks) -> None:
+    with disks.creating(ROOT):
+        pass
+    other = replace(LAYOUT.source, image_id="another image")
+    larger = replace(ROOT, layout=replace(LAYOUT, size_bytes=2048, source=other))
+    for met in (larger, larger, ROOT):
+        disks.met(met)
+    assert told(path)[2:] == [(DiskLayoutChanged, "disk")]
+    assert events(path)[2].data.layout == replace(LAYOUT, size_bytes=2048)
 
 
 def test_a_disk_that_failed_and_is_there_is_told(path: Path, disks: Disks) -> None:

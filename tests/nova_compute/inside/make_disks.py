@@ -92,6 +92,8 @@ def run() -> None:
         # The next thing that is done to a disk that was made smaller than its flavor asks for.
         imagebackend.disk.extend = die
         cache_root(kind)
+    elif step == "grow":
+        cache_root(kind, size=40 * MIB)
     elif step == "small":
         cache_root(kind, size=MIB)
     elif step == "direct":

@@ -3,6 +3,7 @@
 python notify.py FOLDER RECORDED
 """
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from nova import config, context, rpc
 FOLDER, RECORDED = Path(sys.argv[1]), Path(sys.argv[2])
 
 config.parse_args(["nova-compute", "--config-file", str(FOLDER / "nova.conf")], configure_db=False)
+for module in sys.argv[3:]:
+    importlib.import_module(module)
 for line in RECORDED.read_text().splitlines():
     message = json.loads(line)
     given = context.RequestContext.from_dict(message["context"])
