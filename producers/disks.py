@@ -187,7 +187,9 @@ class Disks:
         after: dict[str, dict[str, KnownDisk]] = defaultdict(dict)
         for event in events:
             before = known.get((event.instance_uuid, event.disk))
-            layout = getattr(event, "layout", None) or (before and before.layout)
+            layout: DiskLayout | None = getattr(event, "layout", None)
+            if layout is None and before is not None:
+                layout = before.layout
             state = _STATES.get(type(event))
             if state is not None and layout is not None:
                 after[event.instance_uuid][event.disk] = KnownDisk(state, layout)

@@ -96,6 +96,8 @@ class _Parts:
                 self._departures.gone(notice.instance_uuid, _is_of_rescue)
             case notifications.Disks.LEFT:
                 self._departures.left(notice.instance_uuid)
+            case None:
+                pass
 
     def _context(self) -> Context:
         return with_request(self._nobody, current_request())

@@ -69,7 +69,7 @@ class Identity:
         with beside(self._missed):
             context = self._context()
             with self._spool.writing() as connection:
-                events = []
+                events: list[HypervisorEvent] = []
                 for hypervisor in new:
                     before = told.host_of(connection, hypervisor.hypervisor_id)
                     others = told.hypervisors_on(connection, hypervisor.host)

@@ -103,13 +103,12 @@ def told(notice: Notice, operation: Operation | None) -> Told | None:
 
 
 def _fact(notice: Notice, operation: Operation | None) -> Told | None:
-    match notice.action:
-        case "snapshot.start" | "shelve.start":
-            return _snapshot(notice, operation)
-        case "rescue.end":
-            return _rescued(notice, operation)
-        case "unrescue.end":
-            return InstanceUnrescued(instance_uuid=notice.instance_uuid)
+    if notice.action in {"snapshot.start", "shelve.start"}:
+        return _snapshot(notice, operation)
+    if notice.action == "rescue.end":
+        return _rescued(notice, operation)
+    if notice.action == "unrescue.end":
+        return InstanceUnrescued(instance_uuid=notice.instance_uuid)
     return None
 
 
