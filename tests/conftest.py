@@ -32,6 +32,7 @@ _MARKERS = {
     "own_mariadb": "mariadb",
     "registry_url": "registry",
     "glance": "glance",
+    "nova": "nova",
     "product_image": "docker",
 }
 

@@ -1,15 +1,11 @@
-"""Fixtures of the tests that run parts of a real Nova 34 with the hook of nova-compute.
-
-Each run is a process of its own in Nova's environment: its configuration, its modules and its hooks
-are those of a process that starts.
-"""
+"""Fixtures of the tests that run parts of a real Nova 34 with the hook of nova-compute."""
 
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,72 +20,82 @@ from metaledger.schemas.events import Event
 
 from ..conftest import Servers
 from ..glance.environment import Environment, install_product
-from ..nova.environment import nova_environment as ensure_nova
+from ..nova.environment import nova_environment
 
 INSIDE = Path(__file__).parent / "inside"
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 
 CONF = """\
 [DEFAULT]
 host = compute-a
-state_path = {folder}
-instances_path = {folder}/instances
-force_raw_images = {raw}
 transport_url = fake://
 
 [oslo_messaging_notifications]
 driver = metaledger
 
 [notifications]
-notification_format = {format}
-
-[oslo_concurrency]
-lock_path = {folder}/locks
-
-[metaledger]
-spool = {folder}/spool.db
-{metaledger}
+notification_format = both
 """
 
 
 @dataclass(frozen=True, slots=True)
-class NovaCompute:
-    """What a nova-compute has of its own: a folder with configuration, instances and spool."""
+class Nova:
+    """Nova's environment, this repository's wheel beside it, and a nova-compute that is loaded."""
 
     environment: Environment
     product: Path
-    folder: Path
+    process: "subprocess.Popen[str]"
 
-    @property
-    def spool(self) -> Path:
-        return self.folder / "spool.db"
-
-    def configure(self, *, metaledger: str = "", form: str = "both", raw: bool = True) -> None:
-        (self.folder / "nova.conf").write_text(
-            CONF.format(folder=self.folder, raw=raw, format=form, metaledger=metaledger)
-        )
-
-    def start(
-        self, program: str, *arguments: str, environment: Mapping[str, str] = {}
-    ) -> subprocess.CompletedProcess[str]:
-        """Runs one of the programs of `inside` to its end, however that comes."""
-        return subprocess.run(
-            [self.environment.tool("python"), str(INSIDE / program), str(self.folder), *arguments],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(self.product), **environment},
+    def program(self, name: str, *arguments: str, **environment: str) -> Mapping[str, Any]:
+        """Runs one of the programs of `inside`; what it says that it saw."""
+        found = subprocess.run(
+            [self.environment.tool("python"), str(INSIDE / name), *arguments],
+            env=_environment(self.product) | environment,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
             check=False,
         )
-
-    def run(
-        self, program: str, *arguments: str, environment: Mapping[str, str] = {}
-    ) -> Mapping[str, Any]:
-        """What the program says that it saw."""
-        found = self.start(program, *arguments, environment=environment)
         assert found.returncode == 0, found.stderr[-4000:]
         seen: Mapping[str, Any] = json.loads(found.stdout.splitlines()[-1])
         return seen
+
+
+@dataclass(slots=True)
+class Host:
+    """A compute host: its folder, and what its nova.conf says."""
+
+    nova: Nova
+    folder: Path
+    disks: bool = True
+    raw: bool = True
+    seen: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def spool(self) -> Path:
+        return self.folder / "spool.db"
+
+    def take(self, step: str, kind: str = "qcow2") -> int:
+        """A process takes the step; how it ended. What it saw, if it lived, is in `seen`."""
+        conf = {
+            "DEFAULT": {
+                "state_path": str(self.folder),
+                "instances_path": str(self.folder / "instances"),
+                "force_raw_images": self.raw,
+            },
+            "oslo_concurrency": {"lock_path": str(self.folder / "locks")},
+            "metaledger": {"spool": str(self.spool), "disks": self.disks},
+        }
+        request = {"folder": str(self.folder), "kind": kind, "step": step, "conf": conf}
+        process = self.nova.process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        ended = int(process.stdout.readline())
+        if ended == 0:
+            self.seen = json.loads((self.folder / "seen.json").read_text())
+        return ended
 
     def events(self) -> Sequence[Event]:
         """What waits in the spool, in the order in which it was told."""
@@ -107,29 +113,49 @@ class NovaCompute:
 
 
 @pytest.fixture(scope="session")
-def nova_environment() -> Environment:
-    """The cached virtual environment with Nova 34."""
-    return ensure_nova()
-
-
-@pytest.fixture(scope="session")
-def nova_product(nova_environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This repository's wheel, installed where nova-compute can import it."""
-    return install_product(nova_environment, tmp_path_factory.mktemp("product"))
+def nova(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nova]:
+    """Nova 34 in its cached environment, with a nova-compute that serves the session's tests."""
+    environment = nova_environment()
+    folder = tmp_path_factory.mktemp("nova")
+    product = install_product(environment, folder / "product")
+    conf = folder / "nova.conf"
+    conf.write_text(CONF)
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(
+            [environment.tool("python"), str(INSIDE / "compute.py"), str(conf)],
+            env=_environment(product),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        ) as process,
+    ):
+        yield Nova(environment, product, process)
+        # It ends with its requests.
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 @pytest.fixture
-def compute(nova_environment: Environment, nova_product: Path, tmp_path: Path) -> NovaCompute:
-    """A nova-compute that loads the driver, and records no disks yet."""
-    made = NovaCompute(nova_environment, nova_product, tmp_path)
-    made.configure()
+def host(nova: Nova, tmp_path: Path) -> Host:
+    """A host that records disks, with an image to make them from."""
+    made = Host(nova, tmp_path)
+    create(tmp_path / "template", "raw")
     return made
 
 
-@pytest.fixture
-def qemu_img(servers: Servers) -> str:
+@pytest.fixture(autouse=True)
+def qemu_img(servers: Servers) -> None:
     """QEMU's own tool for images."""
-    found = shutil.which("qemu-img")
-    if found is None:
+    if shutil.which("qemu-img") is None:
         servers.lacking("qemu-img", "install qemu-utils")
-    return found
+
+
+def create(file: Path, kind: str) -> None:
+    """A real image of 10 MiB."""
+    subprocess.run(["qemu-img", "create", "-q", "-f", kind, file, "10M"], check=True)
+
+
+def _environment(product: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(product)}

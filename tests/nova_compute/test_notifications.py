@@ -1,6 +1,7 @@
 """What nova-compute's notifications tell, sent by real notifiers and by real operations."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,9 @@ from metaledger.schemas.instance import (
     SnapshotTaken,
 )
 
-from .conftest import NovaCompute
+from .conftest import Host, Nova
 
 RECORDED = Path(__file__).with_name("recorded.jsonl")
-MANAGER = "nova.compute.manager"
 UUID = "80ea3b91-eb0b-444c-a28b-783d2bdd0ef9"
 IMAGE = "155d900f-4e14-4e4c-a73d-069cbf4541e6"
 SNAPSHOT = "83ad641a-cbc8-4ab1-8802-d171ec351e88"
@@ -128,39 +128,48 @@ def facts(events: Sequence[Event]) -> list[tuple[str, str | None]]:
     return [(event.type, event.meta.request_id) for event in events]
 
 
-def test_recorded_notifications_through_a_real_notifier(compute: NovaCompute) -> None:
-    seen = compute.run("notify.py", str(RECORDED), MANAGER)
+def test_recorded_notifications_through_a_real_notifier(host: Host) -> None:
+    shutil.copy(RECORDED, host.folder)
+    host.take("notify_as_compute")
+    assert "raised" not in host.seen
     request = recorded("instance.snapshot.start")["context"]["request_id"]
     types = ("SnapshotTaken", "InstanceRescued", "InstanceUnrescued")
-    assert facts(compute.events()) == [(name, request) for name in types]
-    assert compute.events()[0].data == TAKEN
-    assert seen["modules"] == []
+    assert facts(host.events()) == [(name, request) for name in types]
+    assert host.events()[0].data == TAKEN
 
 
-def test_a_service_that_is_not_nova_compute_writes_nothing(compute: NovaCompute) -> None:
-    compute.run("notify.py", str(RECORDED))
-    assert not compute.spool.exists()
+def test_a_service_that_is_not_nova_compute_writes_nothing(host: Host) -> None:
+    shutil.copy(RECORDED, host.folder)
+    host.take("notify")
+    assert "raised" not in host.seen
+    assert not host.spool.exists()
 
 
-def test_a_spool_that_cannot_be_written_fails_no_notification(compute: NovaCompute) -> None:
-    compute.spool.mkdir()
-    found = compute.start("notify.py", str(RECORDED), MANAGER)
-    assert found.returncode == 0
-    assert "notification not recorded" in found.stderr
+def test_a_spool_that_cannot_be_written_fails_no_notification(host: Host) -> None:
+    shutil.copy(RECORDED, host.folder)
+    host.spool.mkdir()
+    host.take("notify_as_compute")
+    assert "raised" not in host.seen
 
 
-@pytest.mark.parametrize("form", ["both", "unversioned"])
-def test_what_operations_tell_is_what_was_done(compute: NovaCompute, form: str) -> None:
-    environment = {
-        "OS_NOTIFICATIONS__NOTIFICATION_FORMAT": form,
-        "OS_METALEDGER__SPOOL": str(compute.spool),
-    }
-    seen = compute.run("operate.py", environment=environment)
-    events = compute.events()
+@pytest.fixture(scope="session")
+def operations(nova: Nova, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+    """What was done by Nova's own services, by format; the spools are beside."""
+    folder = tmp_path_factory.mktemp("operations")
+    return {"folder": folder, **nova.program("operate.py", str(folder))}
+
+
+@pytest.mark.parametrize("form", ["both", "versioned"])
+def test_what_operations_tell_is_what_was_done(
+    nova: Nova, operations: Mapping[str, Any], form: str
+) -> None:
+    seen, host = operations[form], Host(nova, operations["folder"] / form)
+    events = host.events()
     [registered] = [it.data for it in events if isinstance(it.data, HypervisorRegistered)]
     hypervisor = seen["hypervisor"]
     assert (registered.hypervisor_id, registered.host) == (hypervisor["id"], hypervisor["host"])
     assert registered.hypervisor_hostname == hypervisor["hostname"]
+    assert registered.hypervisor_type == "fake"
     told_of = [it.data for it in events if it.meta.aggregate == f"instance:{seen['uuid']}"]
     taken = [it for it in told_of if isinstance(it, SnapshotTaken)]
     assert [(it.purpose.value, it.snapshot_image_id) for it in taken] == [
