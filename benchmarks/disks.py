@@ -30,7 +30,7 @@ _LAYOUT = DiskLayout(
 def _batch(bench: Bench) -> Figure:
     settings = ProducerSettings(service="benchmark", host="here")
     disks = Disks(Spool(bench.folder / "spool.db", settings), settings.context)
-    turns = 50 if bench.size is Size.QUICK else 400
+    turns = 50 if bench.size is Size.QUICK else 100
     instances = (f"f5000000-0000-4000-8000-{number:012x}" for number in count())
     one, three = _NAMES[:1], _NAMES
     for names in (one, three) * 10:  # warms up
