@@ -13,11 +13,14 @@ from contextlib import closing
 from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from metaledger.producers import administration
+from metaledger.producers.nova_compute.settings import SPOOL, ComputeSettings
 from metaledger.producers.owners import OWNERS
 from metaledger.producers.settings import ProducerSettings
+from metaledger.producers.spool import Spool
 from metaledger.projector import readmodel
 from metaledger.projector.database import connect
 from metaledger.projector.readmodel import ReadModel
@@ -39,6 +42,8 @@ _DISTRIBUTIONS = (
     "msgspec",
     "psycopg2-binary",
 )
+# The one that has no database.
+NOVA_COMPUTE = "nova-compute"
 _PLUGIN = "metaledger"
 # As oslo.config reads a boolean.
 _TRUE = ("true", "1", "on", "yes")
@@ -75,7 +80,10 @@ def examine(settings: Settings, hooked: Mapping[str, Path]) -> Iterator[Finding]
         for other in others:
             yield other.result()
     for service, conf in hooked.items():
-        yield from _hooked(settings, service, conf)
+        if service == NOVA_COMPUTE:
+            yield from _hooked_compute(settings, conf)
+        else:
+            yield from _hooked(settings, service, conf)
 
 
 def _checked(name: str, look: Callable[[], str]) -> Finding:
@@ -223,9 +231,36 @@ def _hooked(settings: Settings, service: str, conf: Path) -> Iterator[Finding]:
         yield _checked(outbox, lambda: _hook_outbox(held[0], conf))
 
 
-def _read_conf(conf: Path) -> RawConfigParser:
+def _hooked_compute(settings: Settings, conf: Path) -> Iterator[Finding]:
+    held: list[RawConfigParser] = []
+
+    def driver() -> str:
+        held.append(_read_conf(conf))
+        return _driver(conf)
+
+    yield _checked(f"{NOVA_COMPUTE}: driver", driver)
+    if held:
+        section, spool = f"{NOVA_COMPUTE}: [metaledger]", f"{NOVA_COMPUTE}: spool"
+        yield _checked(section, lambda: _hook_settings(settings, held[0], conf))
+        yield _checked(spool, lambda: _hook_spool(settings, held[0]))
+
+
+class _EveryValue(dict[str, Any]):
+    """A section in which an option that comes again adds a value, for ConfigParser."""
+
+    # typing.override asks for Python 3.12.
+    def __setitem__(self, name: str, value: Any) -> None:  # type: ignore[explicit-override] # noqa: ANN401
+        if isinstance(value, list) and name in self:
+            self[name].extend(value)
+        else:
+            super().__setitem__(name, value)
+
+
+def _read_conf(conf: Path, section: type[dict[str, Any]] = dict) -> RawConfigParser:
     """The service's file as oslo.config has it: names may come again, and have no values."""
-    parser = RawConfigParser(strict=False, allow_no_value=True, default_section="\0")
+    parser = RawConfigParser(
+        strict=False, allow_no_value=True, default_section="\0", dict_type=section
+    )
     try:
         with closing(conf.open(encoding="utf-8")) as file:
             parser.read_file(file)
@@ -251,9 +286,20 @@ def _plugin(parser: RawConfigParser, conf: Path) -> str:
     return f"{conf} loads it"
 
 
+def _driver(conf: Path) -> str:
+    notifications = "oslo_messaging_notifications"
+    every = _read_conf(conf, _EveryValue)
+    named = (every.get(notifications, "driver", fallback="") or "").split()
+    if _PLUGIN not in named:
+        raise UsageError(
+            f"{conf} does not load the driver: in [{notifications}] add driver = {_PLUGIN}"
+        )
+    return f"{conf} loads it, with {len(named) - 1} others"
+
+
 def _hook_settings(settings: Settings, parser: RawConfigParser, conf: Path) -> str:
     given = dict(parser.items("metaledger")) if parser.has_section("metaledger") else {}
-    known = {one.name for one in fields(ProducerSettings)}
+    known = {one.name for kind in (ProducerSettings, ComputeSettings) for one in fields(kind)}
     if unknown := sorted(given.keys() - known):
         raise UsageError(f"{conf}: [metaledger] has no setting {unknown[0]}")
     deployment = given.get("deployment_id") or "default"
@@ -284,3 +330,17 @@ def _hook_outbox(parser: RawConfigParser, conf: Path) -> str:
     finally:
         engine.dispose()
     return f"stream {found.stream_id} in {redacted(url)}, {found.rows_waiting:,} events wait"
+
+
+def _hook_spool(settings: Settings, parser: RawConfigParser) -> str:
+    path = Path(parser.get("metaledger", "spool", fallback="") or SPOOL)
+    if not path.is_file():
+        raise UsageError(
+            f"{path} is not there: nova-compute makes it when it starts, with its first event"
+        )
+    engine = Spool(path, parts.producer_settings(settings)).engine
+    try:
+        found = administration.status(engine)
+    finally:
+        engine.dispose()
+    return f"stream {found.stream_id} in {path}, {found.rows_waiting:,} events wait"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from metaledger.services.examination import Finding, examine
+from metaledger.services.examination import NOVA_COMPUTE, Finding, examine
 from metaledger.services.output import Views
 from metaledger.services.shell import DONE, NO, UNREACHABLE, Shell, add_command
 from metaledger.services.terminal import cell, table
@@ -32,9 +32,12 @@ def doctor(
     nova_conf: Annotated[
         Path | None, typer.Option(metavar="FILE", help="the nova.conf of a hooked Nova cell")
     ] = None,
+    compute_conf: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="the nova.conf of a hooked nova-compute")
+    ] = None,
 ) -> int:
     """Check configuration, log, sizes, read model, registry, outbox, and hooked services."""
-    given = {"glance": glance_conf, "nova": nova_conf}
+    given = {"glance": glance_conf, "nova": nova_conf, NOVA_COMPUTE: compute_conf}
     hooked = {service: conf for service, conf in given.items() if conf is not None}
     findings = list(examine(shell.settings, hooked))
 

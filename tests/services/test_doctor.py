@@ -1,5 +1,8 @@
 import pytest
 
+from metaledger.producers.settings import ProducerSettings
+from metaledger.producers.spool import Spool
+
 from .samples import SCENARIO, file_of, registered
 
 CONF = """
@@ -115,6 +118,24 @@ def test_a_hooked_nova_is_looked_at_as_glance_is(glance, findings):
         True
     ] * 3
     assert findings("--nova-conf", glance(parameters=""))["nova: plugin"]["fine"] is False
+
+
+def test_a_hooked_nova_compute_is_looked_at(home, findings):
+    conf, spool = home / "nova.conf", home / "spool.db"
+    lines = ["[oslo_messaging_notifications]", "driver = metaledger", "driver = messagingv2"]
+    names = [f"nova-compute: {name}" for name in ("driver", "[metaledger]", "spool")]
+
+    def fine(*more: str) -> list[bool]:
+        conf.write_text("\n".join([*lines, "[metaledger]", "disks = true", *more]))
+        found = findings("--compute-conf", conf)
+        return [found[name]["fine"] for name in names]
+
+    assert fine(f"spool = {spool}") == [True, True, False]
+    Spool(spool, ProducerSettings(service="nova-compute", host="here")).install()
+    assert fine(f"spool = {spool}") == [True, True, True]
+    assert fine(f"spool = {spool}", "dsks = true") == [True, False, True]
+    lines.remove("driver = metaledger")
+    assert fine(f"spool = {spool}") == [False, True, True]
 
 
 @pytest.mark.parametrize(
