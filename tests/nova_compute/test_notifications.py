@@ -12,7 +12,7 @@ from metaledger.producers.nova_compute.notifications import Disks, Notice, read,
 from metaledger.producers.nova_compute.operations import Operation
 from metaledger.producers.owners import Owner, owned_by
 from metaledger.schemas.events import Event
-from metaledger.schemas.hypervisor import HypervisorRegistered
+from metaledger.schemas.hypervisor import HypervisorHostChanged, HypervisorRegistered, IdSource
 from metaledger.schemas.instance import (
     InstanceRescued,
     InstanceUnrescued,
@@ -165,11 +165,20 @@ def test_what_operations_tell_is_what_was_done(
 ) -> None:
     seen, host = operations[form], Host(nova, operations["folder"] / form)
     events = host.events()
-    [registered] = [it.data for it in events if isinstance(it.data, HypervisorRegistered)]
     hypervisor = seen["hypervisor"]
-    assert (registered.hypervisor_id, registered.host) == (hypervisor["id"], hypervisor["host"])
-    assert registered.hypervisor_hostname == hypervisor["hostname"]
-    assert registered.hypervisor_type == "fake"
+    of_host = [it.data for it in events if it.meta.aggregate == f"hypervisor:{hypervisor['id']}"]
+    assert of_host == [
+        HypervisorRegistered(
+            hypervisor_id=hypervisor["id"],
+            id_source=IdSource.FILE,
+            host=hypervisor["host"],
+            hypervisor_hostname=hypervisor["hostname"],
+            hypervisor_type="fake",
+        ),
+        HypervisorHostChanged(
+            hypervisor_id=hypervisor["id"], from_host=hypervisor["host"], to_host="renamed"
+        ),
+    ]
     told_of = [it.data for it in events if it.meta.aggregate == f"instance:{seen['uuid']}"]
     taken = [it for it in told_of if isinstance(it, SnapshotTaken)]
     assert [(it.purpose.value, it.snapshot_image_id) for it in taken] == [

@@ -14,13 +14,14 @@ import nova.tests.functional  # isort: skip
 import fixtures
 import nova.conf
 import oslo_messaging
-from nova import rpc
+from nova import context, exception, objects, rpc
 from nova.tests.functional import integrated_helpers
 
 from metaledger.producers.nova_compute import settings
 
 FOLDER = Path(sys.argv[1])
 CONF = nova.conf.CONF
+DRIVER = "fake.FakeDriverWithoutFakeNodes"
 SEEN: dict[str, dict[str, object]] = {}
 
 
@@ -29,6 +30,11 @@ class Operations(integrated_helpers._IntegratedTestBase):
 
     ADMIN_API = True
     microversion = "latest"
+
+    def setUp(self) -> None:
+        # The one whose node has its id from Nova's file, as libvirt's has.
+        self.flags(compute_driver=DRIVER)
+        super().setUp()
 
     def _setup_services(self) -> None:
         form = self._testMethodName.removeprefix("test_")
@@ -79,6 +85,15 @@ class Operations(integrated_helpers._IntegratedTestBase):
             "host": node.host,
             "hostname": node.hypervisor_hostname,
         }
+
+        # A host that was renamed is refused by Nova itself.
+        manager = self.compute.manager
+        service = objects.Service.get_by_host_and_binary(
+            context.get_admin_context(), manager.host, "nova-compute"
+        )
+        manager.host = "renamed"
+        with self.assertRaises(exception.InvalidConfiguration):
+            manager.init_host(service)
 
     test_both = test_versioned = _operate
 
