@@ -26,7 +26,7 @@ from metaledger.producers.nova_compute import (
     operations,
     settings,
 )
-from metaledger.producers.nova_compute.arrival import when_loaded
+from metaledger.producers.nova_compute.arrival import Action, when_loaded
 from metaledger.producers.nova_compute.identity import Identity
 from metaledger.producers.nova_compute.notifications import Notice
 from metaledger.producers.nova_compute.settings import ComputeSettings
@@ -45,10 +45,8 @@ class NotificationDriver:
     def __init__(self, conf: object, topics: object, transport: object) -> None:
         del conf, topics, transport  # nothing is sent
         log_where_the_service_does()
-        when_loaded(imagebackend.MODULE, _wrap_imagebackend)
-        when_loaded(operations.MODULE, operations.install)
-        for name in identity.MODULES:
-            when_loaded(name, _wrap_identity)
+        for module, install in HOOKS:
+            when_loaded(module, install)
 
     def notify(
         self, ctxt: Mapping[str, Any], message: Mapping[str, Any], priority: str, retry: object
@@ -125,5 +123,11 @@ def _identity() -> Identity:
     return _Parts.of(settings.load()).identity
 
 
-_wrap_imagebackend = functools.partial(imagebackend.install, _disks)
 _wrap_identity = functools.partial(identity.install, _identity)
+
+# What is done to each module of Nova's once it is loaded.
+HOOKS: tuple[tuple[str, Action], ...] = (
+    (imagebackend.MODULE, functools.partial(imagebackend.install, _disks)),
+    (operations.MODULE, operations.install),
+    *((module, _wrap_identity) for module in identity.MODULES),
+)

@@ -138,18 +138,13 @@ def nova(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nova]:
 
 
 @pytest.fixture
-def host(nova: Nova, tmp_path: Path) -> Host:
+def host(nova: Nova, servers: Servers, tmp_path: Path) -> Host:
     """A host that records disks, with an image to make them from."""
+    if shutil.which("qemu-img") is None:
+        servers.lacking("qemu-img", "install qemu-utils")
     made = Host(nova, tmp_path)
     create(tmp_path / "template", "raw")
     return made
-
-
-@pytest.fixture(autouse=True)
-def qemu_img(servers: Servers) -> None:
-    """QEMU's own tool for images."""
-    if shutil.which("qemu-img") is None:
-        servers.lacking("qemu-img", "install qemu-utils")
 
 
 def create(file: Path, kind: str) -> None:
