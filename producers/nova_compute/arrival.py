@@ -50,17 +50,17 @@ class _Finder(MetaPathFinder):
         for finder in sys.meta_path:
             spec = None if finder is self else finder.find_spec(fullname, path, target)
             if spec is not None and spec.loader is not None:
-                # A loader is one module's own.
                 loader, execute = spec.loader, spec.loader.exec_module
                 loader.exec_module = functools.partial(  # type: ignore[method-assign]
-                    self._executed, fullname, execute
+                    self._executed, execute
                 )
                 return spec
         return None
 
-    def _executed(self, name: str, execute: Action, module: ModuleType) -> None:
+    def _executed(self, execute: Action, module: ModuleType) -> None:
         execute(module)
-        for action in self.waiting.pop(name, ()):
+        # A loader may load others too.
+        for action in self.waiting.pop(module.__name__, ()):
             _act(action, module)
 
 
