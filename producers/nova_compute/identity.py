@@ -59,11 +59,12 @@ class Identity:
         self.failures = 0
         self._spool = spool
         self._context = context
-        self._told: set[tuple[str, str]] = set()
+        # The host by the hypervisor's id.
+        self._told: dict[str, str] = {}
 
     def seen(self, hypervisors: Collection[Hypervisor]) -> None:
         """These are this machine's. Fails nobody."""
-        new = [it for it in hypervisors if (it.hypervisor_id, it.host) not in self._told]
+        new = [it for it in hypervisors if self._told.get(it.hypervisor_id) != it.host]
         if not new:
             return
         with beside(self._missed):
@@ -82,7 +83,7 @@ class Identity:
                 ]
                 if drafts:
                     self._spool.outbox.record(connection, drafts)
-            self._told |= {(it.hypervisor_id, it.host) for it in new}
+            self._told |= {it.hypervisor_id: it.host for it in new}
 
     def _missed(self, error: Exception) -> None:
         self.failures += 1

@@ -66,12 +66,14 @@ def test_a_hypervisor_is_registered_once_whatever_restarts(path: Path) -> None:
     assert told(path) == [REGISTERED]
 
 
-def test_another_host_name_is_told_and_the_way_back_too(path: Path) -> None:
+@pytest.mark.parametrize("restarts", [True, False])
+def test_another_host_name_is_told_and_the_way_back_too(path: Path, restarts: bool) -> None:
     back = HypervisorHostChanged(
         hypervisor_id=HERE.hypervisor_id, from_host="compute-b", to_host="compute-a"
     )
+    process = new_identity(path)
     for host in ("compute-a", "compute-b", "compute-b", "compute-a"):
-        new_identity(path).seen([replace(HERE, host=host)])
+        (new_identity(path) if restarts else process).seen([replace(HERE, host=host)])
     assert told(path) == [REGISTERED, RENAMED, back]
 
 
