@@ -8,7 +8,8 @@ Nova's configuration comes from the environment, as oslo.config reads it: with
 OS_DATABASE__CONNECTION_PARAMETERS=plugin=metaledger the engine plugin is loaded. All that is done
 to Nova here is done to the fixtures of its tests: an outbox is installed behind the schema of each
 cell, as `metaledger outbox install` does, and the database is copied before it is thrown away, into
-`FOLDER/<test>@<cell>.sqlite`. Ends with 1 where a test failed.
+`FOLDER/<test>@<cell>.sqlite`; what its tests have for notifiers hand each notification on to the
+notification driver, whose spool is `FOLDER/<test>@spool.sqlite`. Ends with 1 where a test failed.
 """
 
 import logging
@@ -22,8 +23,11 @@ from typing import Any
 # It has to come before the rest of Nova, which it may patch.
 import nova.tests.functional  # noqa: F401 # isort: skip
 from nova.tests import fixtures
+from nova.tests.fixtures import conf, notifications
 
 from metaledger.producers.administration import install
+from metaledger.producers.nova_compute import settings
+from metaledger.producers.nova_compute.driver import NotificationDriver
 
 
 class Result(unittest.TextTestResult):
@@ -58,9 +62,39 @@ def keep_databases(folder: Path) -> None:
     fixtures.CellDatabases.cleanup = cleanup
 
 
+def notify(folder: Path) -> None:
+    """From now on the driver gets what Nova notifies of, in the form that oslo.messaging gives."""
+    driver = NotificationDriver(None, (), None)
+
+    def handing_on(original: Any) -> Any:
+        def notified(self: Any, priority: str, ctxt: Any, event_type: str, payload: Any) -> None:
+            original(self, priority, ctxt, event_type, payload)
+            message = {
+                "publisher_id": self.publisher_id,
+                "event_type": event_type,
+                "payload": self._serializer.serialize_entity(ctxt, payload),
+            }
+            driver.notify(self._serializer.serialize_context(ctxt), message, priority, None)
+
+        return notified
+
+    for notifier in (notifications.FakeNotifier, notifications.FakeVersionedNotifier):
+        notifier._notify = handing_on(notifier._notify)
+    configure = conf.ConfFixture.setUp
+
+    def setUp(self: Any) -> None:
+        configure(self)
+        settings.load()
+        spool = folder / f"{Result.running}@spool.sqlite"
+        self.conf.set_override("spool", str(spool), group="metaledger")
+
+    conf.ConfFixture.setUp = setUp
+
+
 def main() -> int:
     folder, *names = sys.argv[1:]
     keep_databases(Path(folder))
+    notify(Path(folder))
     logging.getLogger().setLevel(logging.ERROR)
     tests = unittest.defaultTestLoader.loadTestsFromNames(
         [f"nova.tests.functional.{name}" for name in names]
