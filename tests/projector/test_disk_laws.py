@@ -19,7 +19,7 @@ from metaledger.producers.tables import outbox
 from metaledger.schemas.disk import DiskLayout, DiskSource, SourceKind
 
 from ..folds.rows import Folding
-from .kit import CODEC, SETTINGS
+from ..producers.kit import CODEC, SETTINGS
 
 UUID = "f5000000-0000-4000-8000-000000000001"
 NAMES = ("disk", "disk.swap")
