@@ -99,6 +99,15 @@ def lock(connection: Connection, aggregates: Collection[str]) -> Mapping[str, Co
     return _by_aggregate(_upserted(connection, _LOCK, dict.fromkeys(aggregates, 0)))
 
 
+def read(connection: Connection, aggregates: Collection[str]) -> Mapping[str, Counter]:
+    """The counters of these aggregates that are there, as they are committed, without a lock."""
+    found: dict[str, Counter] = {}
+    for names in _chunks(sorted(aggregates)):
+        query = select(*_COUNTER).where(counters.c.aggregate.in_(names))
+        found |= _by_aggregate(connection.execute(query).all())
+    return found
+
+
 def take(connection: Connection, increments: Mapping[str, int]) -> Taken:
     """Locks the counters, in sorted order, and gives out so many numbers of each (0: none).
 

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, inspect
 
 from metaledger.producers.database import open_database
+from metaledger.producers.glance.source import KINDS as GLANCE_KINDS
 from metaledger.producers.outbox import Outbox
 from metaledger.producers.settings import ProducerSettings
+from metaledger.producers.source import Kind, require_service
 from metaledger.producers.spool import Spool
 from metaledger.projector import readmodel
 from metaledger.projector.database import connect, translated
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from metaledger.schemas.log.kafka import KafkaSettings
 
 SERVICE = "metaledger"
+# The services whose databases can be read, and in which order their aggregates are.
+_KINDS: dict[str, tuple[Kind[Any], ...]] = {"glance": GLANCE_KINDS}
 
 
 def codec_of(settings: Settings) -> Codec:
@@ -115,6 +119,27 @@ def open_outbox(url: str) -> Engine:
     if "@" in (engine.url.host or ""):
         raise UsageError("the outbox's URL has a password with an @: write %40 for it")
     return engine
+
+
+@contextmanager
+def service_database(
+    settings: Settings, service: str, url: str | None
+) -> Iterator[tuple[Engine, tuple[Kind[Any], ...]]]:
+    """A service's database with an outbox, by default the relay's, and what is in it.
+
+    Raises UsageError, Unreachable.
+    """
+    if service not in _KINDS:
+        raise UsageError(f"{service} is no service whose database is known: {', '.join(_KINDS)}")
+    where = url or settings.relay.outbox
+    if where is None:
+        raise UsageError("which database? Give its URL, or set relay.outbox")
+    engine = open_outbox(where)
+    try:
+        require_service(engine, service, _KINDS[service])
+        yield engine, _KINDS[service]
+    finally:
+        engine.dispose()
 
 
 @contextmanager

@@ -55,7 +55,10 @@ _WITHOUT_DATA = frozenset({"queued", "saving", "uploading", "importing"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageState:
-    """What Glance's tables hold of one image: live rows only, locations by their number."""
+    """What Glance's tables hold of one image: live rows only, locations by their number.
+
+    `deleted_at` is read where a deleted image is told, and stands for "unknown" everywhere else.
+    """
 
     image_id: str
     name: str | None = None
@@ -75,6 +78,7 @@ class ImageState:
     os_hash_value: str | None = None
     location_count: int = 0
     deleted: bool = False
+    deleted_at: datetime | None = None
     tags: tuple[str, ...] = ()
     properties: Properties = field(default_factory=dict)
 
@@ -167,6 +171,17 @@ def registered(state: ImageState) -> list[ImageEvent]:
     if left:
         told.append(ImageUpdated(image_id=state.image_id, attributes=left, change=unchanged))
     return told
+
+
+def imported(state: ImageState, now: datetime) -> list[ImageEvent]:
+    """The image as it stands, to a ledger that knows nothing of it (origin IMPORTED).
+
+    A deleted one is registered as it last was, and then deleted: when its row says so, else `now`.
+    """
+    if not state.gone:
+        return registered(state)
+    deleted = ImageDeleted(image_id=state.image_id, deleted_at=state.deleted_at or now)
+    return [*registered(state), deleted]
 
 
 def reconciled(state: ImageState, *, occurred_at: datetime) -> ImageEvent:

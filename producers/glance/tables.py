@@ -8,7 +8,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Boolean, Column, Connection, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    DateTime,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 
 from metaledger.producers.glance.rows import ATTRIBUTES, ImageState
 from metaledger.producers.watching.service import Reading
@@ -36,9 +46,10 @@ IMAGES = Table(
     *(Column(name, Integer) for name in ("min_disk", "min_ram", "size", "virtual_size")),
     *(Column(name, Boolean) for name in ("protected", "os_hidden", "deleted")),
     *(Column(name, String(255)) for name in ("checksum", "os_hash_algo", "os_hash_value")),
+    Column("deleted_at", DateTime),
 )
 PROPERTIES = _child("image_properties", Column("name", String(255)), Column("value", Text))
-TAGS = _child("image_tags", Column("value", String(255)))
+TAGS = _child("image_tags", Column("value", String(255)), Column("deleted_at", DateTime))
 LOCATIONS = _child("image_locations")
 
 

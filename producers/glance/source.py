@@ -1,0 +1,101 @@
+"""Glance's images as cold start and reconciliation read them, deleted ones too.
+
+What Glance leaves of a deleted image, as it was seen (33.0.0) and read in its code:
+
+- Its deletion is two transactions. The first sets the status `deleted` and purges the properties,
+  and by that stamps `deleted_at` anew on every property's row of the image, on those too that were
+  removed years before. The second marks the image itself as deleted, some milliseconds later.
+- So nothing tells the properties that it had from those that it had once. A deleted image is told
+  with all of them: what is left out is lost for good, and what is too much is old, and true.
+- Tags are marked in the second transaction, at the same time as the image; those that were removed
+  before keep their own time. So the image's last tags are known.
+- Its locations are marked before both, one by one: how many it had is not told.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, String, bindparam, cast, or_, select
+
+from metaledger.producers.glance.rows import ImageState, imported
+from metaledger.producers.glance.tables import (
+    IDS_MAX,
+    IMAGES,
+    LOCATIONS,
+    PROPERTIES,
+    TAGS,
+    read_images,
+)
+from metaledger.producers.source import Kind
+
+
+def read_all(connection: Connection, image_ids: Sequence[str]) -> dict[str, ImageState]:
+    """The images with these ids; of deleted ones what is left, as they last were."""
+    states = read_images(connection, image_ids).states
+    gone = [image_id for image_id, state in states.items() if state.gone]
+    for start in range(0, len(gone), IDS_MAX):
+        states |= _as_they_were(connection, gone[start : start + IDS_MAX], states)
+    return states
+
+
+def _as_they_were(
+    connection: Connection, image_ids: Sequence[str], states: dict[str, ImageState]
+) -> dict[str, ImageState]:
+    named = {"image_ids": list(image_ids)}
+    times: dict[str, str | None] = {}
+    for image_id, time in connection.execute(_TIMES, named):
+        times[image_id] = time
+    properties: dict[str, dict[str, str | None]] = {image_id: {} for image_id in image_ids}
+    for image_id, name, value in connection.execute(_PROPERTIES, named):
+        properties[image_id][name] = value
+    tags: dict[str, dict[str, None]] = {image_id: {} for image_id in image_ids}
+    for image_id, value in connection.execute(_TAGS, named):
+        tags[image_id][value] = None
+    return {
+        image_id: replace(
+            states[image_id],
+            deleted_at=_time(times.get(image_id)),
+            location_count=0,
+            properties=properties[image_id],
+            tags=tuple(tags[image_id]),
+        )
+        for image_id in image_ids
+    }
+
+
+def _time(text: str | None) -> datetime | None:
+    """A time of Glance's, which is UTC and does not say so; None where it is none."""
+    try:
+        return None if text is None else datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except ValueError:
+        # MariaDB's 0000-00-00, or whatever somebody wrote into a SQLite file.
+        return None
+
+
+_IDS = bindparam("image_ids", expanding=True)
+# As text: a driver gives what is no time in forms of its own, or fails.
+_TIMES = select(IMAGES.c.id, cast(IMAGES.c.deleted_at, String(40))).where(IMAGES.c.id.in_(_IDS))
+_PROPERTIES = (
+    select(PROPERTIES.c.image_id, PROPERTIES.c.name, PROPERTIES.c.value)
+    .where(PROPERTIES.c.image_id.in_(_IDS))
+    .order_by(PROPERTIES.c.id)
+)
+_TAGS = (
+    select(TAGS.c.image_id, TAGS.c.value)
+    .join_from(TAGS, IMAGES, TAGS.c.image_id == IMAGES.c.id)
+    .where(TAGS.c.image_id.in_(_IDS), TAGS.c.value.is_not(None))
+    .where(or_(TAGS.c.deleted.is_(False), TAGS.c.deleted_at == IMAGES.c.deleted_at))
+    .order_by(TAGS.c.id)
+)
+
+KINDS = (
+    Kind(
+        name="image",
+        tables=[table.name for table in (IMAGES, PROPERTIES, TAGS, LOCATIONS)],
+        key=IMAGES.c.id,
+        undated=IMAGES.c.deleted.is_(True) & IMAGES.c.deleted_at.is_(None),
+        read=read_all,
+        imported=imported,
+    ),
+)

@@ -1,0 +1,113 @@
+"""`import glance|nova URL`: cold start from a service's own database."""
+
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import structlog
+import typer
+
+from metaledger.producers.administration import OutboxStatus
+from metaledger.producers.importing import Importer, Progress
+from metaledger.producers.source import find_undated
+from metaledger.services import parts
+from metaledger.services.output import Advance, Views, progress
+from metaledger.services.shell import DONE, NO, Shell, add_command
+from metaledger.services.terminal import harmless, table
+
+# How often it says how far it is, where there is no terminal, and that it waits.
+_REPORT_S = 10.0
+
+_log = structlog.get_logger()
+
+Service = Annotated[str, typer.Argument(metavar="SERVICE", help="glance or nova")]
+Url = Annotated[
+    str | None,
+    typer.Argument(metavar="URL", help="the service's database (SQLAlchemy) \\[relay.outbox]"),
+]
+_COUNTS = ("total", "imported", "events", "known", "in_flight", "untold")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    add_command(app, "import", import_service)
+
+
+def import_service(shell: Shell, service: Service, url: Url = None) -> int:
+    """Tell the ledger what a service's database holds from before; run again, it goes on."""
+    settings = shell.settings
+    with parts.service_database(settings, service, url) as (engine, kinds):
+        teller = _Teller()
+        importer = Importer(
+            engine,
+            parts.producer_settings(settings),
+            context=parts.context_of(settings),
+            on_progress=teller.progress,
+            on_wait=teller.waiting,
+        )
+        undated = [find_undated(engine, kind) for kind in kinds]
+        imported = []
+        for kind in kinds:
+            with progress(f"import {kind.name}") as teller.advance:
+                imported.append(importer.run(kind))
+    found = [one for one in undated if one.count]
+
+    def view() -> Views:
+        yield table(("", *_COUNTS), ([one.kind, *_counts(one)] for one in imported))
+        for defect in found:
+            yield ""
+            named = ", ".join(harmless(key) for key in defect.named)
+            yield (
+                f"{defect.count:,} rows of {defect.kind} are deleted and do not say when, which is "
+                f"a defect of the database; the first: {named}"
+            )
+        if any(_lacking(one) for one in imported):
+            yield ""
+            yield "Not all is told: run it again when what is in flight is over."
+
+    shell.output.answer(
+        {
+            "service": service,
+            "imported": [asdict(one) for one in imported],
+            "deleted_without_time": [asdict(one) for one in found],
+        },
+        view,
+    )
+    return NO if any(_lacking(one) for one in imported) else DONE
+
+
+def _counts(told: Progress) -> list[int]:
+    return [getattr(told, name) for name in _COUNTS]
+
+
+def _lacking(told: Progress) -> int:
+    return told.in_flight + told.untold
+
+
+class _Teller:
+    """Says how far an import is: on a terminal in its bar, else in the log now and then."""
+
+    def __init__(self) -> None:
+        self.advance: Advance = lambda _done, _total: None
+        self._last = time.monotonic()
+
+    def progress(self, so_far: Progress) -> None:
+        self.advance(so_far.done, so_far.total)
+        if self._is_due():
+            _log.info("import.progress", **asdict(so_far))
+
+    def waiting(self, outbox: OutboxStatus) -> None:
+        if self._is_due():
+            _log.info(
+                "import.waiting",
+                reason="the outbox is half full, and the rest is the service's",
+                rows_waiting=outbox.rows_waiting,
+                relay=outbox.lease_owner,
+                relay_error=outbox.last_error,
+            )
+
+    def _is_due(self) -> bool:
+        is_due = time.monotonic() - self._last >= _REPORT_S
+        if is_due:
+            self._last = time.monotonic()
+        return is_due

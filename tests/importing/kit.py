@@ -1,0 +1,240 @@
+"""A database with Glance's tables and an outbox, the ledger that it feeds, and a naive comparison.
+
+The tables are those that the hook reads, for each database made by SQLAlchemy; `tests/glance` has a
+real Glance's.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    insert,
+    make_url,
+    select,
+    text,
+    update,
+)
+
+from metaledger.producers import administration
+from metaledger.producers.database import open_database
+from metaledger.producers.glance.source import KINDS
+from metaledger.producers.glance.tables import IMAGES, LOCATIONS, PROPERTIES, TAGS
+from metaledger.producers.importing import Importer, Progress
+from metaledger.producers.outbox import Outbox
+from metaledger.producers.relay import Relay
+from metaledger.producers.settings import ProducerSettings, RelaySettings
+from metaledger.projector import readmodel
+from metaledger.projector.database import connect
+from metaledger.projector.project import Settings, bring_up_to_end
+from metaledger.projector.store import Store
+from metaledger.schemas.codec import Codec
+from metaledger.schemas.events import Event
+from metaledger.schemas.log.embedded import EmbeddedLog, create_embedded_log
+
+SETTINGS = ProducerSettings(service="metaledger", host="here")
+(IMAGE,) = KINDS
+ATTRIBUTES = (
+    *("name", "status", "owner", "visibility", "disk_format", "container_format"),
+    *("min_disk", "min_ram", "protected", "os_hidden", "size", "virtual_size"),
+    *("checksum", "os_hash_algo", "os_hash_value"),
+)
+
+
+class Halted(Exception):
+    """The import's process ends here."""
+
+
+@dataclass
+class Cloud:
+    """A service's database, with engines as the service, its hook and an operator have them."""
+
+    url: str
+    folder: Path
+    settings: ProducerSettings = SETTINGS
+
+    def __post_init__(self) -> None:
+        self.stock = create_engine(self.url)
+        hooked = make_url(self.url).update_query_dict({"plugin": "metaledger"})
+        self.hooked = create_engine(hooked)
+        self.operator = open_database(self.url)
+        IMAGES.metadata.create_all(self.stock)
+        administration.install(self.stock)
+        self.log: EmbeddedLog = create_embedded_log(self.folder / "ledger.db")
+        self.read_model_url = f"sqlite:///{self.folder}/read.db"
+        self._reading = connect(self.read_model_url)
+        readmodel.migrate(self._reading)
+        self._relay = Relay(
+            self.operator,
+            self.log.writer(),
+            Outbox(self.settings, Codec()),
+            partitions=1,
+            owner="relay",
+            settings=RelaySettings(progress_interval_s=None, lease_s=7 * 86_400),
+        )
+
+    def close(self) -> None:
+        self.log.close()
+        for engine in (self.stock, self.hooked, self.operator, self._reading):
+            engine.dispose()
+
+    def importer(self, **options: Any) -> Importer:
+        options.setdefault("pause", self.relay)
+        return Importer(self.operator, self.settings, context=self.settings.context(), **options)
+
+    def bring(self, **options: Any) -> Progress:
+        """Imports all images."""
+        return self.importer(**options).run(IMAGE)
+
+    def relay(self) -> None:
+        """Sends what waits; the lease stays taken."""
+        while not self._relay.round().idle:
+            pass
+
+    def project(self) -> None:
+        """Sends and projects all."""
+        self.relay()
+        bring_up_to_end(self.log, Store(self._reading), Codec(), settings=Settings())
+
+    def events(self, image_id: str | None = None) -> list[Event]:
+        """What the log has, of one image or of all."""
+        self.relay()
+        found = [
+            Codec().decode(it.value, it.sha256) for it in self.log.read(0, records_max=1_000_000)
+        ]
+        return [it for it in found if image_id is None or it.meta.aggregate == f"image:{image_id}"]
+
+    def told(self) -> dict[str, Any]:
+        """What the read model says of each image."""
+        with self._reading.connect() as connection:
+            images = connection.execute(_IMAGES).mappings().all()
+            lives = {row["image_id"]: dict[str, Any]() for row in images}
+            ended = {row["image_id"]: dict[str, Any]() for row in images}
+            for image_id, key, value in connection.execute(_ATTRIBUTES):
+                lives[image_id][key] = value
+            properties = {row["image_id"]: dict[str, Any]() for row in images}
+            for image_id, key, value in connection.execute(_PROPERTIES):
+                properties[image_id][key] = value
+            for image_id, key, value in connection.execute(_ENDED):
+                ended[image_id][key] = value
+        return {
+            row["image_id"]: (
+                ("deleted", ended[row["image_id"]])
+                if row["deleted_at"]
+                else (lives[row["image_id"]], properties[row["image_id"]])
+            )
+            for row in images
+        }
+
+    def holds(self) -> dict[str, Any]:
+        """What the database holds of each image, in the same form and by plain queries."""
+        with self.stock.connect() as connection:
+            return {
+                row["id"]: _held(connection, dict(row))
+                for row in connection.execute(select(IMAGES)).mappings()
+            }
+
+
+def _held(connection: Connection, row: dict[str, Any]) -> Any:
+    def children(table: Any) -> list[Any]:
+        found = select(table).where(table.c.image_id == row["id"]).order_by(table.c.id)
+        return [it._mapping for it in connection.execute(found)]
+
+    rows = children(PROPERTIES)
+    if row["deleted"] or row["status"] == "deleted":
+        return "deleted", {it["name"]: it["value"] for it in rows}
+    attributes = {name: _text(row[name]) for name in ATTRIBUTES if _text(row[name])}
+    tags = sorted({it["value"] for it in children(TAGS) if not it["deleted"]})
+    attributes["tags"] = "[" + ",".join(f'"{tag}"' for tag in tags) + "]"
+    if count := sum(not it["deleted"] for it in children(LOCATIONS)):
+        attributes["location_count"] = str(count)
+    # What an image has unless somebody says otherwise is told by a registration alone.
+    for name in ("os_hidden", "size", "virtual_size"):
+        if attributes.get(name) in ("false", "0") and row["status"] != "active":
+            del attributes[name]
+    if attributes.get("os_hidden") == "false":
+        del attributes["os_hidden"]
+    if attributes.get("virtual_size") == "0":
+        del attributes["virtual_size"]
+    return attributes, {it["name"]: it["value"] for it in rows if not it["deleted"]}
+
+
+def _text(value: object) -> str | None:
+    if value is None:
+        return None
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_IMAGES = text("SELECT image_id, deleted_at FROM images")
+_ATTRIBUTES = text(
+    "SELECT image_id, key, value FROM image_attribute_history WHERE valid_to IS NULL"
+)
+_PROPERTIES = text("SELECT image_id, key, value FROM image_properties")
+_ENDED = text(
+    "SELECT image_id, key, value FROM image_property_history WHERE end_reason = 'image_deleted'"
+)
+
+
+def put_image(connection: Connection, image_id: str, **columns: Any) -> None:
+    row = {
+        "id": image_id,
+        "name": "n",
+        "status": "active",
+        "visibility": "private",
+        "min_disk": 0,
+        "min_ram": 0,
+        "protected": False,
+        "os_hidden": False,
+        "size": 5,
+        "deleted": False,
+    }
+    row |= columns
+    row["deleted_at"] = _naive(row.get("deleted_at"))
+    connection.execute(insert(IMAGES), row)
+
+
+def put_property(
+    connection: Connection, image_id: str, name: str, value: str | None, *, deleted: bool = False
+) -> None:
+    row = {"image_id": image_id, "name": name, "value": value, "deleted": deleted}
+    connection.execute(insert(PROPERTIES), row)
+
+
+def put_tag(
+    connection: Connection, image_id: str, value: str, deleted_at: datetime | None = None
+) -> None:
+    deleted = {"deleted": deleted_at is not None, "deleted_at": _naive(deleted_at)}
+    connection.execute(insert(TAGS), {"image_id": image_id, "value": value, **deleted})
+
+
+def _naive(time: datetime | None) -> datetime | None:
+    return time and time.replace(tzinfo=None)
+
+
+def rename(connection: Connection, image_id: str, name: str) -> None:
+    connection.execute(update(IMAGES).where(IMAGES.c.id == image_id).values(name=name))
+
+
+@contextmanager
+def halting(engine: Engine, commits: int) -> Iterator[None]:
+    """The process ends just before that commit, counted from 0."""
+    left = commits
+
+    def commit(_connection: object) -> None:
+        nonlocal left
+        if left == 0:
+            raise Halted
+        left -= 1
+
+    event.listen(engine, "commit", commit)
+    try:
+        yield
+    finally:
+        event.remove(engine, "commit", commit)

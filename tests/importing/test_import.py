@@ -1,0 +1,194 @@
+"""The promises of a cold start, on the databases that Glance runs on."""
+
+import itertools
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import delete
+
+from metaledger.producers import administration
+from metaledger.producers.glance.tables import IMAGES, PROPERTIES
+from metaledger.producers.source import find_undated
+from metaledger.schemas.errors import OutboxFull, UsageError
+from metaledger.schemas.identity import system_clock
+from metaledger.schemas.image import ImageDeleted, ImageRegistered
+
+from .kit import (
+    IMAGE,
+    SETTINGS,
+    Cloud,
+    Halted,
+    halting,
+    put_image,
+    put_property,
+    put_tag,
+    rename,
+)
+
+YESTERDAY = datetime(2026, 1, 1, 12, 0, 5, tzinfo=UTC)
+LONG_AGO = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def fill(cloud: Cloud, count: int) -> list[str]:
+    """So many images with a property each."""
+    names = [f"image-{number:04}" for number in range(count)]
+    with cloud.stock.begin() as connection:
+        for name in names:
+            put_image(connection, name)
+            put_property(connection, name, "key", name)
+    return names
+
+
+def registrations(cloud: Cloud) -> list[str]:
+    return [it.data.image_id for it in cloud.events() if isinstance(it.data, ImageRegistered)]
+
+
+def small(cloud: Cloud) -> None:
+    """An outbox of 60 events: an import writes three images at once, and waits at 30."""
+    cloud.settings = replace(SETTINGS, outbox_rows_max=60)
+
+
+def test_what_a_database_held_before_is_in_the_read_model(cloud: Cloud) -> None:
+    with cloud.stock.begin() as connection:
+        put_image(connection, "a", name="A", protected=True, min_ram=4, checksum="c")
+        put_property(connection, "a", "k", "v")
+        put_property(connection, "a", "null", None)
+        put_property(connection, "a", "removed", "x", deleted=True)
+        put_tag(connection, "a", "t")
+        put_tag(connection, "a", "old", LONG_AGO)
+        put_image(connection, "b", status="queued", size=None)
+    done = cloud.bring()
+    assert (done.total, done.imported, done.known, done.in_flight) == (2, 2, 0, 0)
+    cloud.project()
+    assert cloud.told() == cloud.holds()
+    assert {it.meta.origin.value for it in cloud.events()} == {"IMPORTED"}
+
+
+def test_a_deleted_image_is_told_as_it_last_was(cloud: Cloud) -> None:
+    with cloud.stock.begin() as connection:
+        put_image(connection, "a", status="deleted", deleted=True, deleted_at=YESTERDAY)
+        put_property(connection, "a", "k", "v", deleted=True)
+        put_tag(connection, "a", "last", YESTERDAY)
+        put_tag(connection, "a", "removed", LONG_AGO)
+    cloud.bring()
+    registered, *_, deleted = (it.data for it in cloud.events())
+    assert isinstance(registered, ImageRegistered)
+    assert (registered.properties, registered.tags) == ({"k": "v"}, ("last",))
+    assert isinstance(deleted, ImageDeleted)
+    assert deleted.deleted_at == YESTERDAY
+    cloud.project()
+    assert cloud.told() == cloud.holds() == {"a": ("deleted", {"k": "v"})}
+
+
+def test_a_deletion_without_a_time_is_named(cloud: Cloud) -> None:
+    with cloud.stock.begin() as connection:
+        put_image(connection, "a")
+        put_image(connection, "b", status="deleted", deleted=True)
+        put_image(connection, "c", status="deleted", deleted=True, deleted_at=YESTERDAY)
+    for _ in range(2):
+        cloud.bring()
+        found = find_undated(cloud.operator, IMAGE)
+        assert (found.count, found.named) == (1, ["b"])
+    cloud.project()
+    assert cloud.told()["b"] == ("deleted", {})
+
+
+def test_twice_adds_nothing(cloud: Cloud) -> None:
+    names = fill(cloud, 5)
+    cloud.bring()
+    before = len(cloud.events())
+    again = cloud.bring()
+    assert (again.imported, again.events, again.known) == (0, 0, 5)
+    assert len(cloud.events()) == before
+    assert registrations(cloud) == names
+
+
+def test_what_a_hook_told_is_known(cloud: Cloud) -> None:
+    names = fill(cloud, 3)
+    with cloud.hooked.begin() as connection:
+        rename(connection, names[1], "new")
+    assert cloud.bring().known == 1
+    assert sorted(registrations(cloud)) == names
+    cloud.project()
+    assert cloud.told() == cloud.holds()
+
+
+def test_broken_off_anywhere_it_goes_on(cloud: Cloud) -> None:
+    small(cloud)
+    names = fill(cloud, 7)
+    for commits in (0, 1, 0, 1):
+        with pytest.raises(Halted), halting(cloud.operator, commits):
+            cloud.bring()
+    cloud.bring()
+    assert registrations(cloud) == names
+    cloud.project()
+    assert cloud.told() == cloud.holds()
+
+
+def test_it_leaves_half_of_the_outbox_to_the_service(cloud: Cloud) -> None:
+    small(cloud)
+    names = fill(cloud, 40)
+    cloud.relay()
+    waited: list[int] = []
+    assert cloud.bring(on_wait=lambda found: waited.append(found.rows_waiting)).imported == 40
+    assert waited
+    assert max(waited) <= 30
+    assert registrations(cloud) == names
+
+
+def test_without_a_relay_it_says_so_and_what_it_did_stands(cloud: Cloud) -> None:
+    small(cloud)
+    names = fill(cloud, 40)
+    with pytest.raises(OutboxFull, match=r"no relay drains it\. Start `metaledger relay`"):
+        cloud.bring(pause=pytest.fail)
+    waiting = administration.status(cloud.stock).rows_waiting
+    assert 20 < waiting <= 30
+    cloud.relay()
+    cloud.bring()
+    assert registrations(cloud) == names
+
+
+def test_a_relay_that_sends_nothing_is_not_waited_for_forever(cloud: Cloud) -> None:
+    small(cloud)
+    fill(cloud, 40)
+    cloud.relay()
+    minutes = itertools.count()
+
+    def clock() -> datetime:
+        return system_clock() + timedelta(minutes=next(minutes))
+
+    with pytest.raises(OutboxFull, match="its relay sends nothing"):
+        cloud.bring(pause=lambda: None, clock=clock)
+
+
+def test_an_image_that_no_event_can_tell_holds_up_no_other(cloud: Cloud) -> None:
+    names = fill(cloud, 4)
+    with cloud.stock.begin() as connection:
+        rows = [
+            {"image_id": names[2], "name": f"p{number}", "value": "", "deleted": False}
+            for number in range(10_001)
+        ]
+        connection.execute(PROPERTIES.insert(), rows)
+    done = cloud.bring()
+    assert (done.imported, done.untold) == (3, 1)
+    assert registrations(cloud) == [name for name in names if name != names[2]]
+
+
+def test_an_image_that_is_gone_between_two_looks_is_not_missed(cloud: Cloud) -> None:
+    small(cloud)
+    names = fill(cloud, 6)
+
+    def purge(_progress: object) -> None:
+        with cloud.stock.begin() as connection:
+            connection.execute(delete(PROPERTIES).where(PROPERTIES.c.image_id == names[5]))
+            connection.execute(delete(IMAGES).where(IMAGES.c.id == names[5]))
+
+    assert cloud.bring(on_progress=purge).imported == 5
+    assert registrations(cloud) == names[:5]
+
+
+def test_an_outbox_too_small_for_an_import_is_refused(cloud: Cloud) -> None:
+    cloud.settings = replace(SETTINGS, outbox_rows_max=19)
+    with pytest.raises(UsageError, match="needs 20"):
+        cloud.bring()
