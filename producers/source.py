@@ -44,6 +44,10 @@ class Kind(Generic[S]):
         """The aggregate's name."""
         return f"{self.name}:{key}"
 
+    def key_of(self, aggregate: str) -> str:
+        """The key in the aggregate's name."""
+        return aggregate.removeprefix(f"{self.name}:")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undated:

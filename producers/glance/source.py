@@ -43,9 +43,7 @@ def _as_they_were(
     connection: Connection, image_ids: Sequence[str], states: dict[str, ImageState]
 ) -> dict[str, ImageState]:
     named = {"image_ids": list(image_ids)}
-    times: dict[str, str | None] = {}
-    for image_id, time in connection.execute(_TIMES, named):
-        times[image_id] = time
+    times = {row.id: row.time for row in connection.execute(_TIMES, named)}
     properties: dict[str, dict[str, str | None]] = {image_id: {} for image_id in image_ids}
     for image_id, name, value in connection.execute(_PROPERTIES, named):
         properties[image_id][name] = value
@@ -75,7 +73,8 @@ def _time(text: str | None) -> datetime | None:
 
 _IDS = bindparam("image_ids", expanding=True)
 # As text: a driver gives what is no time in forms of its own, or fails.
-_TIMES = select(IMAGES.c.id, cast(IMAGES.c.deleted_at, String(40))).where(IMAGES.c.id.in_(_IDS))
+_TIME = cast(IMAGES.c.deleted_at, String(40)).label("time")
+_TIMES = select(IMAGES.c.id, _TIME).where(IMAGES.c.id.in_(_IDS))
 _PROPERTIES = (
     select(PROPERTIES.c.image_id, PROPERTIES.c.name, PROPERTIES.c.value)
     .where(PROPERTIES.c.image_id.in_(_IDS))

@@ -9,6 +9,7 @@ import typer
 
 from metaledger.producers.administration import OutboxStatus
 from metaledger.producers.importing import Importer, Progress
+from metaledger.producers.live import LiveWriter
 from metaledger.producers.source import find_undated
 from metaledger.services import parts
 from metaledger.services.output import Advance, Views, progress
@@ -40,10 +41,9 @@ def import_service(shell: Shell, service: Service, url: Url = None) -> int:
         teller = _Teller()
         importer = Importer(
             engine,
-            parts.producer_settings(settings),
+            LiveWriter(engine, parts.producer_settings(settings), on_wait=teller.waiting),
             context=parts.context_of(settings),
             on_progress=teller.progress,
-            on_wait=teller.waiting,
         )
         undated = [find_undated(engine, kind) for kind in kinds]
         imported = []
@@ -61,7 +61,7 @@ def import_service(shell: Shell, service: Service, url: Url = None) -> int:
                 f"{defect.count:,} rows of {defect.kind} are deleted and do not say when, which is "
                 f"a defect of the database; the first: {named}"
             )
-        if any(_lacking(one) for one in imported):
+        if any(one.lacking for one in imported):
             yield ""
             yield "Not all is told: run it again when what is in flight is over."
 
@@ -73,15 +73,11 @@ def import_service(shell: Shell, service: Service, url: Url = None) -> int:
         },
         view,
     )
-    return NO if any(_lacking(one) for one in imported) else DONE
+    return NO if any(one.lacking for one in imported) else DONE
 
 
 def _counts(told: Progress) -> list[int]:
     return [getattr(told, name) for name in _COUNTS]
-
-
-def _lacking(told: Progress) -> int:
-    return told.in_flight + told.untold
 
 
 class _Teller:

@@ -27,7 +27,8 @@ from metaledger.producers import administration
 from metaledger.producers.database import open_database
 from metaledger.producers.glance.source import KINDS
 from metaledger.producers.glance.tables import IMAGES, LOCATIONS, PROPERTIES, TAGS
-from metaledger.producers.importing import Importer, Progress
+from metaledger.producers.importing import Importer, OnProgress, Progress
+from metaledger.producers.live import LiveWriter
 from metaledger.producers.outbox import Outbox
 from metaledger.producers.relay import Relay
 from metaledger.producers.settings import ProducerSettings, RelaySettings
@@ -85,13 +86,19 @@ class Cloud:
         for engine in (self.stock, self.hooked, self.operator, self._reading):
             engine.dispose()
 
-    def importer(self, **options: Any) -> Importer:
+    def writer(self, **options: Any) -> LiveWriter:
         options.setdefault("pause", self.relay)
-        return Importer(self.operator, self.settings, context=self.settings.context(), **options)
+        return LiveWriter(self.operator, self.settings, **options)
 
-    def bring(self, **options: Any) -> Progress:
+    def bring(self, on_progress: OnProgress = lambda _progress: None, **options: Any) -> Progress:
         """Imports all images."""
-        return self.importer(**options).run(IMAGE)
+        importer = Importer(
+            self.operator,
+            self.writer(**options),
+            context=self.settings.context(),
+            on_progress=on_progress,
+        )
+        return importer.run(IMAGE)
 
     def relay(self) -> None:
         """Sends what waits; the lease stays taken."""
@@ -132,6 +139,11 @@ class Cloud:
             )
             for row in images
         }
+
+    def anomalies(self) -> list[str]:
+        """The kinds of all anomalies."""
+        with self._reading.connect() as connection:
+            return list(connection.scalars(text("SELECT kind FROM anomalies ORDER BY kind")))
 
     def holds(self) -> dict[str, Any]:
         """What the database holds of each image, in the same form and by plain queries."""

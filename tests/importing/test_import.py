@@ -1,6 +1,7 @@
 """The promises of a cold start, on the databases that Glance runs on."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -175,20 +176,101 @@ def test_an_image_that_no_event_can_tell_holds_up_no_other(cloud: Cloud) -> None
     assert registrations(cloud) == [name for name in names if name != names[2]]
 
 
-def test_an_image_that_is_gone_between_two_looks_is_not_missed(cloud: Cloud) -> None:
+def test_an_image_that_is_purged_meanwhile_is_not_missed(cloud: Cloud) -> None:
     small(cloud)
-    names = fill(cloud, 6)
+    names = fill(cloud, 40)
+    cloud.relay()
 
-    def purge(_progress: object) -> None:
+    def purge(_found: object) -> None:
         with cloud.stock.begin() as connection:
-            connection.execute(delete(PROPERTIES).where(PROPERTIES.c.image_id == names[5]))
-            connection.execute(delete(IMAGES).where(IMAGES.c.id == names[5]))
+            connection.execute(delete(PROPERTIES).where(PROPERTIES.c.image_id == names[-1]))
+            connection.execute(delete(IMAGES).where(IMAGES.c.id == names[-1]))
 
-    assert cloud.bring(on_progress=purge).imported == 5
-    assert registrations(cloud) == names[:5]
+    done = cloud.bring(on_wait=purge)
+    assert (done.imported, done.known, done.lacking) == (39, 1, 0)
+    assert registrations(cloud) == names[:-1]
 
 
 def test_an_outbox_too_small_for_an_import_is_refused(cloud: Cloud) -> None:
     cloud.settings = replace(SETTINGS, outbox_rows_max=19)
     with pytest.raises(UsageError, match="needs 20"):
         cloud.bring()
+
+
+def test_what_is_in_flight_is_left_aside_and_told_once(cloud: Cloud) -> None:
+    if cloud.stock.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer, from its first statement to its commit")
+    names = fill(cloud, 9)
+    connection = cloud.hooked.connect()
+    rename(connection, names[4], "new")
+    seen: list[list[str]] = []
+
+    def end() -> None:
+        if not connection.closed:
+            seen.append(registrations(cloud))
+            connection.commit()
+            connection.close()
+
+    done = cloud.bring(pause=end)
+    assert seen == [[name for name in names if name != names[4]]]
+    assert (done.imported, done.known, done.lacking) == (8, 1, 0)
+    assert sorted(registrations(cloud)) == names
+    types = [(it.type, it.meta.origin.value) for it in cloud.events(names[4])]
+    assert types[0] == ("ImageRegistered", "IMPORTED")
+    assert types[-1] == ("ImageUpdated", "OBSERVED")
+    cloud.project()
+    assert cloud.told() == cloud.holds()
+
+
+def test_what_was_in_flight_and_came_to_nothing_is_imported(cloud: Cloud) -> None:
+    if cloud.stock.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer, from its first statement to its commit")
+    names = fill(cloud, 3)
+    connection = cloud.hooked.connect()
+    rename(connection, names[1], "never")
+
+    def end() -> None:
+        connection.rollback()
+
+    assert cloud.bring(pause=end).imported == 3
+    connection.close()
+    assert sorted(registrations(cloud)) == names
+    cloud.project()
+    assert cloud.told() == cloud.holds()
+
+
+def test_what_stays_in_flight_is_counted(cloud: Cloud) -> None:
+    if cloud.stock.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer, from its first statement to its commit")
+    names = fill(cloud, 3)
+    with cloud.hooked.connect() as connection:
+        rename(connection, names[1], "new")
+        done = cloud.bring()
+        assert (done.imported, done.in_flight, done.done) == (2, 1, 3)
+        connection.commit()
+    assert cloud.bring().lacking == 0
+    assert sorted(registrations(cloud)) == names
+
+
+def test_a_service_that_goes_on_meanwhile_is_told_once_and_whole(cloud: Cloud) -> None:
+    """Threads of the service change images that the import is just coming to."""
+    cloud.settings = replace(SETTINGS, outbox_rows_max=200)
+    names = fill(cloud, 60)
+    cloud.relay()
+
+    def work(number: int) -> None:
+        for at in range(number, len(names), 3):
+            with cloud.hooked.begin() as connection:
+                rename(connection, names[at], f"by {number}")
+                put_property(connection, names[at], f"added-{number}", "1")
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        workers = [pool.submit(work, number) for number in range(2)]
+        done = cloud.bring()
+        for worker in workers:
+            worker.result()
+    assert done.lacking == 0
+    assert sorted(registrations(cloud)) == names
+    cloud.project()
+    assert cloud.told() == cloud.holds()
+    assert cloud.anomalies() == []
