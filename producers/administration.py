@@ -160,6 +160,13 @@ def bind(engine: Engine, log: Log) -> None:
             )
 
 
+def bound_log(engine: Engine) -> str | None:
+    """The log that this epoch's events go to; None: none was sent yet. Raises Unreachable."""
+    with answering(engine), reading(engine) as connection:
+        topic_id: str | None = connection.scalar(select(relay.c.topic_id))
+        return topic_id
+
+
 def reseed(engine: Engine, *, above: int = 0, clock: Clock = system_clock) -> int:
     """Begins a new epoch, after the service's database was restored; returns its number.
 

@@ -130,12 +130,7 @@ class Importer:
         states = kind.read(connection, [kind.key_of(name) for name in new])
         now = self._clock()
         return [
-            Draft(
-                data=data,
-                aggregate=kind.aggregate(key),
-                context=self._context,
-                origin=Origin.IMPORTED,
-            )
-            for key, state in states.items()
+            Draft(data=data, aggregate=name, context=self._context, origin=Origin.IMPORTED)
+            for name, state in states.items()
             for data in kind.imported(state, now)
         ]

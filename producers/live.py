@@ -75,6 +75,7 @@ class Outcome:
 class LiveWriter:
     """Writes into one database's outbox, which is installed; used by one thread.
 
+    The engine is its own: on MariaDB connections that waited for nobody never do again.
     `settings` are those of who writes, with the outbox's limit that the service has. `on_wait` is
     told again and again while the outbox is full; `pause` is how long nothing is done then.
     """

@@ -1,13 +1,14 @@
 """A service's database as cold start and reconciliation read it: which aggregates there are.
 
 Rules: this only reads. Aggregates come in the order of their keys, a bounded page at a time, and
-each page in a transaction of its own, for the service is live. What a service's tables mean is said
-once a service, as a `Kind` for each kind of aggregates; `read` of a kind is called while the
-aggregates' counters are held, all else without a lock.
+each page in a transaction of its own, for the service is live. Nothing here locks a row of the
+service's: connections read what is committed, and whoever has to know that it stays so holds the
+aggregates' counters. What a service's tables mean is said once a service, as a `Kind` for each kind
+of aggregates.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -25,12 +26,25 @@ _NAMED_MAX = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How an aggregate stands, as its service's database or the ledger has it.
+
+    `values` by what they are (`attribute`, `property` …) and their key; none of a deleted one.
+    """
+
+    deleted: bool = False
+    values: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kind(Generic[S]):
     """One kind of a service's aggregates, `<name>:<key>`.
 
     `tables` are all that it is read from; `undated` is the defect of a row that says that it is
-    deleted and not when. `read` gives those that are there, deleted ones too; `imported` the events
-    that tell one as it stands.
+    deleted and not when. `read` gives those that are there by aggregate, deleted ones too;
+    `imported` the events that tell one to a ledger that knows nothing of it. `standing` is what can
+    be compared with the ledger; `reconciled` mends what differs, and `purged` tells the end of one
+    that is not there.
     """
 
     name: str
@@ -39,6 +53,9 @@ class Kind(Generic[S]):
     undated: ColumnElement[bool]
     read: Callable[[Connection, Sequence[str]], Mapping[str, S]]
     imported: Callable[[S, datetime], Sequence[EventData]]
+    standing: Callable[[S], Standing]
+    reconciled: Callable[[S, datetime], Sequence[EventData]]
+    purged: Callable[[str, datetime], Sequence[EventData]]
 
     def aggregate(self, key: str) -> str:
         """The aggregate's name."""
@@ -88,6 +105,12 @@ def find_undated(engine: Engine, kind: Kind[Any]) -> Undated:
             count=connection.scalar(counted) or 0,
             named=list(connection.scalars(first)),
         )
+
+
+def those_there(engine: Engine, kind: Kind[Any], keys: Sequence[str]) -> set[str]:
+    """Those of at most some hundred keys that there are."""
+    with answering(engine), reading(engine) as connection:
+        return set(connection.scalars(select(kind.key).where(kind.key.in_(keys))))
 
 
 def pages(engine: Engine, kind: Kind[Any], *, keys_max: int) -> Iterator[Sequence[str]]:

@@ -187,11 +187,9 @@ def imported(state: ImageState, now: datetime) -> list[ImageEvent]:
 def reconciled(state: ImageState, *, occurred_at: datetime) -> ImageEvent:
     """All that the database holds, to mend what could not be recorded (origin RECONCILED)."""
     if state.gone:
-        return ImageDeleted(image_id=state.image_id, deleted_at=occurred_at)
+        return ImageDeleted(image_id=state.image_id, deleted_at=state.deleted_at or occurred_at)
     properties, altered = representable_map(state.properties)
-    attributes, altered_attributes = representable_map(
-        {name: _as_text(getattr(state, name)) for name in ATTRIBUTES}
-    )
+    attributes, altered_attributes = representable_map(attributes_of(state))
     return ImageUpdated(
         image_id=state.image_id,
         attributes=attributes,
@@ -203,6 +201,11 @@ def reconciled(state: ImageState, *, occurred_at: datetime) -> ImageEvent:
             altered=(*altered, *altered_attributes),
         ),
     )
+
+
+def attributes_of(state: ImageState) -> dict[str, str | None]:
+    """All its attributes as text."""
+    return {name: _as_text(getattr(state, name)) for name in ATTRIBUTES}
 
 
 def _updated(before: ImageState, after: ImageState, transition: Transition) -> list[ImageEvent]:

@@ -12,53 +12,78 @@ What Glance leaves of a deleted image, as it was seen (33.0.0) and read in its c
 - Its locations are marked before both, one by one: how many it had is not told.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, String, bindparam, cast, or_, select
 
-from metaledger.producers.glance.rows import ImageState, imported
+from metaledger.producers.glance.rows import ImageState, attributes_of, imported, reconciled
 from metaledger.producers.glance.tables import (
-    IDS_MAX,
     IMAGES,
     LOCATIONS,
     PROPERTIES,
     TAGS,
-    read_images,
+    read_committed_images,
 )
-from metaledger.producers.source import Kind
+from metaledger.producers.source import Kind, Standing
+from metaledger.producers.watching.union import IDS_MAX
+from metaledger.schemas.image import ImageDeleted, ImageEvent
+from metaledger.schemas.representable import representable_map
 
 
 def read_all(connection: Connection, image_ids: Sequence[str]) -> dict[str, ImageState]:
-    """The images with these ids; of deleted ones what is left, as they last were."""
-    states = read_images(connection, image_ids).states
-    gone = [image_id for image_id, state in states.items() if state.gone]
+    """The images with these ids, by aggregate; of deleted ones what is left, as they last were."""
+    states = read_committed_images(connection, image_ids).states
+    gone = [state for state in states.values() if state.gone]
     for start in range(0, len(gone), IDS_MAX):
-        states |= _as_they_were(connection, gone[start : start + IDS_MAX], states)
+        states |= _as_they_were(connection, gone[start : start + IDS_MAX])
     return states
 
 
-def _as_they_were(
-    connection: Connection, image_ids: Sequence[str], states: dict[str, ImageState]
-) -> dict[str, ImageState]:
-    named = {"image_ids": list(image_ids)}
+def standing(state: ImageState) -> Standing:
+    """What can be compared with the ledger, which has no location but their number."""
+    if state.gone:
+        return Standing(deleted=True)
+    attributes, _ = representable_map(attributes_of(state))
+    properties, _ = representable_map(state.properties)
+    tags, _ = representable_map(dict.fromkeys(state.tags))
+    return Standing(
+        values={
+            **{("attribute", name): value for name, value in attributes.items()},
+            **{("tag", name): name for name in tags},
+            **{("property", name): value for name, value in properties.items()},
+        }
+    )
+
+
+def _reconciled(state: ImageState, now: datetime) -> Sequence[ImageEvent]:
+    return [reconciled(state, occurred_at=now)]
+
+
+def _purged(image_id: str, now: datetime) -> Sequence[ImageEvent]:
+    return [ImageDeleted(image_id=image_id, deleted_at=now)]
+
+
+def _as_they_were(connection: Connection, gone: Sequence[ImageState]) -> dict[str, ImageState]:
+    named = {"image_ids": [state.image_id for state in gone]}
     times = {row.id: row.time for row in connection.execute(_TIMES, named)}
-    properties: dict[str, dict[str, str | None]] = {image_id: {} for image_id in image_ids}
+    properties: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
     for image_id, name, value in connection.execute(_PROPERTIES, named):
         properties[image_id][name] = value
-    tags: dict[str, dict[str, None]] = {image_id: {} for image_id in image_ids}
+    tags: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for image_id, value in connection.execute(_TAGS, named):
         tags[image_id][value] = None
     return {
-        image_id: replace(
-            states[image_id],
-            deleted_at=_time(times.get(image_id)),
+        f"image:{state.image_id}": replace(
+            state,
+            deleted_at=_time(times.get(state.image_id)),
             location_count=0,
-            properties=properties[image_id],
-            tags=tuple(tags[image_id]),
+            properties=properties[state.image_id],
+            tags=tuple(tags[state.image_id]),
         )
-        for image_id in image_ids
+        for state in gone
     }
 
 
@@ -96,5 +121,8 @@ KINDS = (
         undated=IMAGES.c.deleted.is_(True) & IMAGES.c.deleted_at.is_(None),
         read=read_all,
         imported=imported,
+        standing=standing,
+        reconciled=_reconciled,
+        purged=_purged,
     ),
 )

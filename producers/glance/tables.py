@@ -5,7 +5,7 @@ hold credentials, so no query here names that column.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -55,10 +55,19 @@ LOCATIONS = _child("image_locations")
 
 def read_images(connection: Connection, image_ids: Sequence[str]) -> Reading[ImageState]:
     """The images with these ids, by aggregate."""
+    return _read(_UNION.rows(connection, image_ids))
+
+
+def read_committed_images(connection: Connection, image_ids: Sequence[str]) -> Reading[ImageState]:
+    """As `read_images`, on a connection that reads what is committed: it locks nothing."""
+    return _read(_UNION.committed(connection, image_ids))
+
+
+def _read(rows: Iterable[MainRow | PartRow]) -> Reading[ImageState]:
     reading: Reading[ImageState] = Reading()
     images: list[MainRow] = []
     live: defaultdict[tuple[str, str], list[PartRow]] = defaultdict(list)
-    for row in _UNION.rows(connection, image_ids):
+    for row in rows:
         if isinstance(row, MainRow):
             images.append(row)
             continue

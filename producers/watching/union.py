@@ -92,9 +92,20 @@ class Union:
 
     def rows(self, connection: Connection, ids: Sequence[str]) -> Iterator[MainRow | PartRow]:
         """All rows of these, locked in the order of their ids where reading locks."""
+        return self._read(connection, ids, self._statements[connection.dialect.name])
+
+    def committed(self, connection: Connection, ids: Sequence[str]) -> Iterator[MainRow | PartRow]:
+        """As `rows`, on a connection whose snapshots are not stale (read committed): no locks."""
+        dialect = connection.dialect.name
+        # All but PostgreSQL have the same functions.
+        plain = "sqlite" if dialect in _SNAPSHOTS_ARE_STALE else dialect
+        return self._read(connection, ids, self._statements[plain])
+
+    def _read(
+        self, connection: Connection, ids: Sequence[str], statement: "_Statements"
+    ) -> Iterator[MainRow | PartRow]:
         # All rows at once: the driver has them, and one by one they take SQLAlchemy longer.
         ordered = sorted(set(ids))
-        statement = self._statements[connection.dialect.name]
         if len(ordered) == 1:
             yield from self._told(connection.execute(statement.of_one, {"id": ordered[0]}).all())
             return

@@ -38,7 +38,7 @@ def import_service(shell: Shell, service: Service, url: Url = None) -> int:
     """Tell the ledger what a service's database holds from before; run again, it goes on."""
     settings = shell.settings
     with parts.service_database(settings, service, url) as (engine, kinds):
-        teller = _Teller()
+        teller = Teller()
         importer = Importer(
             engine,
             LiveWriter(engine, parts.producer_settings(settings), on_wait=teller.waiting),
@@ -80,7 +80,7 @@ def _counts(told: Progress) -> list[int]:
     return [getattr(told, name) for name in _COUNTS]
 
 
-class _Teller:
+class Teller:
     """Says how far an import is: on a terminal in its bar, else in the log now and then."""
 
     def __init__(self) -> None:
@@ -88,11 +88,13 @@ class _Teller:
         self._last = time.monotonic()
 
     def progress(self, so_far: Progress) -> None:
+        """So far it is."""
         self.advance(so_far.done, so_far.total)
         if self._is_due():
             _log.info("import.progress", **asdict(so_far))
 
     def waiting(self, outbox: OutboxStatus) -> None:
+        """It waits for a relay to make room."""
         if self._is_due():
             _log.info(
                 "import.waiting",

@@ -72,8 +72,9 @@ class Cloud:
         self.read_model_url = f"sqlite:///{self.folder}/read.db"
         self._reading = connect(self.read_model_url)
         readmodel.migrate(self._reading)
+        self._relaying = open_database(self.url)
         self._relay = Relay(
-            self.operator,
+            self._relaying,
             self.log.writer(),
             Outbox(self.settings, Codec()),
             partitions=1,
@@ -83,7 +84,7 @@ class Cloud:
 
     def close(self) -> None:
         self.log.close()
-        for engine in (self.stock, self.hooked, self.operator, self._reading):
+        for engine in (self.stock, self.hooked, self.operator, self._relaying, self._reading):
             engine.dispose()
 
     def writer(self, **options: Any) -> LiveWriter:
@@ -135,7 +136,7 @@ class Cloud:
             row["image_id"]: (
                 ("deleted", ended[row["image_id"]])
                 if row["deleted_at"]
-                else (lives[row["image_id"]], properties[row["image_id"]])
+                else (_said(lives[row["image_id"]]), properties[row["image_id"]])
             )
             for row in images
         }
@@ -162,20 +163,16 @@ def _held(connection: Connection, row: dict[str, Any]) -> Any:
     rows = children(PROPERTIES)
     if row["deleted"] or row["status"] == "deleted":
         return "deleted", {it["name"]: it["value"] for it in rows}
-    attributes = {name: _text(row[name]) for name in ATTRIBUTES if _text(row[name])}
+    attributes = {name: _text(row[name]) for name in ATTRIBUTES}
     tags = sorted({it["value"] for it in children(TAGS) if not it["deleted"]})
     attributes["tags"] = "[" + ",".join(f'"{tag}"' for tag in tags) + "]"
-    if count := sum(not it["deleted"] for it in children(LOCATIONS)):
-        attributes["location_count"] = str(count)
-    # What an image has unless somebody says otherwise is told by a registration alone.
-    for name in ("os_hidden", "size", "virtual_size"):
-        if attributes.get(name) in ("false", "0") and row["status"] != "active":
-            del attributes[name]
-    if attributes.get("os_hidden") == "false":
-        del attributes["os_hidden"]
-    if attributes.get("virtual_size") == "0":
-        del attributes["virtual_size"]
-    return attributes, {it["name"]: it["value"] for it in rows if not it["deleted"]}
+    attributes["location_count"] = str(sum(not it["deleted"] for it in children(LOCATIONS)))
+    return _said(attributes), {it["name"]: it["value"] for it in rows if not it["deleted"]}
+
+
+def _said(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Without those that an image has unless somebody says otherwise."""
+    return {key: it for key, it in attributes.items() if it not in (None, "0", "false")}
 
 
 def _text(value: object) -> str | None:

@@ -1,0 +1,73 @@
+"""Mends what differs: RECONCILED events that tell what a service's database holds.
+
+Who found the difference says by which number the ledger knew each aggregate then. One that got a
+number since is in flight: what was seen of it is no longer so, and its own event tells why. Else
+nothing that is recorded has changed it, and nothing does while its counter is held.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+
+from metaledger.producers.counters import Counter
+from metaledger.producers.live import LiveWriter, Outcome
+from metaledger.producers.source import Kind
+from metaledger.schemas.events import Draft, EventData
+from metaledger.schemas.identity import Clock, system_clock
+from metaledger.schemas.meta import Context, Origin
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Differing:
+    """An aggregate to be mended. `seq`: the last number that was given of it when it was compared.
+    `unknown`: the ledger knows nothing at all of it.
+    """
+
+    seq: int
+    unknown: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mender:
+    """Mends through one database's outbox."""
+
+    writer: LiveWriter
+    context: Context
+    clock: Clock = system_clock
+
+    def mend(self, kind: Kind[Any], differing: Mapping[str, Differing]) -> Outcome:
+        """Mends these aggregates, or leaves them in flight. Raises as LiveWriter does."""
+
+        def telling(connection: Connection, locked: Mapping[str, Counter]) -> list[Draft]:
+            as_seen = {
+                name: differing[name]
+                for name, counter in locked.items()
+                if counter.seq == differing[name].seq
+            }
+            return self._drafts(connection, kind, as_seen)
+
+        return self.writer.tell(list(differing), telling)
+
+    def _drafts(
+        self, connection: Connection, kind: Kind[Any], differing: Mapping[str, Differing]
+    ) -> list[Draft]:
+        states = kind.read(connection, [kind.key_of(name) for name in differing])
+        now = self.clock()
+        return [
+            Draft(data=data, aggregate=name, context=self.context, origin=Origin.RECONCILED)
+            for name, found in differing.items()
+            for data in _mended(kind, name, states.get(name), found, now)
+        ]
+
+
+def _mended(
+    kind: Kind[S], name: str, state: S | None, found: Differing, now: datetime
+) -> Sequence[EventData]:
+    if state is None:
+        return kind.purged(kind.key_of(name), now)
+    return kind.imported(state, now) if found.unknown else kind.reconciled(state, now)

@@ -1,0 +1,121 @@
+"""`reconcile glance|nova URL [--mend]`: where a service's database and the ledger differ."""
+
+from collections import Counter as Tally
+from dataclasses import asdict, dataclass, field
+from typing import Annotated
+
+import typer
+from sqlalchemy import Engine
+
+from metaledger.producers.live import LiveWriter
+from metaledger.producers.mending import Mender
+from metaledger.services import parts
+from metaledger.services.commands.importing import Service, Teller, Url
+from metaledger.services.comparison import Absent, Difference
+from metaledger.services.output import Document, Views, progress
+from metaledger.services.reading import reading
+from metaledger.services.reconciling import Page, Reconciliation
+from metaledger.services.settings import Settings
+from metaledger.services.shell import DONE, NO, Shell, add_command
+from metaledger.services.terminal import table
+
+# A screen and a half; all of them are for --json.
+_SHOWN_MAX = 50
+_COLUMNS = ("aggregate", "what", "key", "ledger", "database")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    add_command(app, "reconcile", reconcile)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What came of it: `differing` counts the aggregates that `differences` are of."""
+
+    compared: int = 0
+    differing: int = 0
+    mended: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    left_out: Tally[str] = field(default_factory=Tally)
+
+
+def reconcile(
+    shell: Shell,
+    service: Service,
+    url: Url = None,
+    mend: Annotated[
+        bool, typer.Option("--mend", help="tell the ledger what the database holds")
+    ] = False,
+) -> int:
+    """Where a service's database and the ledger differ: exits 1 if they do, and are not mended."""
+    found = _Found()
+    settings = shell.settings
+    with (
+        parts.service_database(settings, service, url) as (engine, kinds),
+        reading(settings.read_model) as read_model,
+    ):
+        both = Reconciliation(engine=engine, read_model=read_model)
+        both.require_same_log()
+        mender = _mender(settings, engine) if mend else None
+        for kind in kinds:
+            with progress(f"compare {kind.name}") as advance:
+                for page in both.pages(kind):
+                    _add(found, page)
+                    if mender is not None and page.differing:
+                        found.mended += mender.mend(kind, page.differing).told
+                    advance(found.compared, None)
+    shell.output.answer(_document(service, found), lambda: _view(found))
+    return NO if found.differing > found.mended else DONE
+
+
+def _mender(settings: Settings, engine: Engine) -> Mender:
+    writer = LiveWriter(engine, parts.producer_settings(settings), on_wait=Teller().waiting)
+    return Mender(writer=writer, context=parts.context_of(settings))
+
+
+def _add(found: _Found, page: Page) -> None:
+    found.compared += page.compared
+    found.differing += len(page.differing)
+    found.differences += page.found
+    found.left_out += page.left_out
+
+
+def _document(service: str, found: _Found) -> Document:
+    return {
+        "service": service,
+        "compared": found.compared,
+        "differing": found.differing,
+        "mended": found.mended,
+        "left_out": dict(found.left_out),
+        "differences": [_shown(one) for one in found.differences],
+    }
+
+
+def _shown(one: Difference) -> Document:
+    """What is absent has no member; null is a value."""
+    return {name: value for name, value in asdict(one).items() if not isinstance(value, Absent)}
+
+
+def _view(found: _Found) -> Views:
+    if shown := found.differences[:_SHOWN_MAX]:
+        yield table(_COLUMNS, ([_cell(getattr(one, name)) for name in _COLUMNS] for one in shown))
+        if len(shown) < len(found.differences):
+            yield f"… and {len(found.differences) - len(shown):,} more; --json shows all"
+        yield ""
+    for why, count in sorted(found.left_out.items()):
+        yield f"{count:,} left out: {why}."
+    yield (
+        f"{found.compared:,} compared: {found.differing:,} differ, in "
+        f"{len(found.differences):,} values; {found.mended:,} mended."
+    )
+
+
+def _cell(value: object) -> object:
+    match value:
+        case Absent():
+            return value.value
+        case None:
+            return "null"
+        case _:
+            return value
