@@ -16,8 +16,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import Connection, String, bindparam, cast, or_, select
+from sqlalchemy import BindParameter, Connection, String, bindparam, cast, or_, select
 
 from metaledger.producers.glance.rows import ImageState, attributes_of, imported, reconciled
 from metaledger.producers.glance.tables import (
@@ -96,7 +97,7 @@ def _time(text: str | None) -> datetime | None:
         return None
 
 
-_IDS = bindparam("image_ids", expanding=True)
+_IDS: BindParameter[Any] = bindparam("image_ids", expanding=True)
 # As text: a driver gives what is no time in forms of its own, or fails.
 _TIME = cast(IMAGES.c.deleted_at, String(40)).label("time")
 _TIMES = select(IMAGES.c.id, _TIME).where(IMAGES.c.id.in_(_IDS))
