@@ -5,7 +5,7 @@ number since is in flight: what was seen of it is no longer so, and its own even
 nothing that is recorded has changed it, and nothing does while its counter is held.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from metaledger.producers.counters import Counter
 from metaledger.producers.live import LiveWriter, Outcome
-from metaledger.producers.source import Kind
+from metaledger.producers.source import Kind, What
 from metaledger.schemas.events import Draft, EventData
 from metaledger.schemas.identity import Clock, system_clock
 from metaledger.schemas.meta import Context, Origin
@@ -25,10 +25,11 @@ S = TypeVar("S")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Differing:
     """An aggregate to be mended. `seq`: the last number that was given of it when it was compared.
-    `unknown`: the ledger knows nothing at all of it.
+    `values` are those that differ. `unknown`: the ledger knows nothing at all of it.
     """
 
     seq: int
+    values: Collection[What]
     unknown: bool
 
 
@@ -70,4 +71,6 @@ def _mended(
 ) -> Sequence[EventData]:
     if state is None:
         return kind.purged(kind.key_of(name), now)
-    return kind.imported(state, now) if found.unknown else kind.reconciled(state, now)
+    if found.unknown:
+        return kind.imported(state, now)
+    return kind.reconciled(state, found.values, now)

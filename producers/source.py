@@ -7,7 +7,7 @@ aggregates' counters. What a service's tables mean is said once a service, as a 
 of aggregates.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -21,6 +21,9 @@ from metaledger.schemas.errors import UsageError
 from metaledger.schemas.events import EventData
 
 S = TypeVar("S")
+# What a value is, and its key; (`state`, ``) is whether an aggregate is there.
+What = tuple[str, str]
+STATE: What = ("state", "")
 
 _NAMED_MAX = 20
 
@@ -30,10 +33,12 @@ class Standing:
     """How an aggregate stands, as its service's database or the ledger has it.
 
     `values` by what they are (`attribute`, `property` …) and their key; none of a deleted one.
+    `unknown` are those that it cannot say.
     """
 
     deleted: bool = False
-    values: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
+    values: Mapping[What, str | None] = field(default_factory=dict)
+    unknown: Collection[What] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +48,8 @@ class Kind(Generic[S]):
     `tables` are all that it is read from; `undated` is the defect of a row that says that it is
     deleted and not when. `read` gives those that are there by aggregate, deleted ones too;
     `imported` the events that tell one to a ledger that knows nothing of it. `standing` is what can
-    be compared with the ledger; `reconciled` mends what differs, and `purged` tells the end of one
-    that is not there.
+    be compared with the ledger, None where it is not this database's to say; `reconciled` mends
+    what differs, and `purged` tells the end of one that is not there.
     """
 
     name: str
@@ -53,8 +58,8 @@ class Kind(Generic[S]):
     undated: ColumnElement[bool]
     read: Callable[[Connection, Sequence[str]], Mapping[str, S]]
     imported: Callable[[S, datetime], Sequence[EventData]]
-    standing: Callable[[S], Standing]
-    reconciled: Callable[[S, datetime], Sequence[EventData]]
+    standing: Callable[[S], Standing | None]
+    reconciled: Callable[[S, Collection[What], datetime], Sequence[EventData]]
     purged: Callable[[str, datetime], Sequence[EventData]]
 
     def aggregate(self, key: str) -> str:
@@ -117,9 +122,8 @@ def pages(engine: Engine, kind: Kind[Any], *, keys_max: int) -> Iterator[Sequenc
     """All keys that there are, at most `keys_max` at a time."""
     after: str | None = None
     while True:
-        query = select(kind.key).order_by(kind.key).limit(keys_max)
-        if after is not None:
-            query = query.where(kind.key > after)
+        behind = kind.key.is_not(None) if after is None else kind.key > after
+        query = select(kind.key).where(behind).order_by(kind.key).limit(keys_max)
         with answering(engine), reading(engine) as connection:
             keys = list(connection.scalars(query))
         if not keys:

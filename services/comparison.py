@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from metaledger.producers.source import Standing
+from metaledger.producers.source import STATE, Standing, What
 from metaledger.schemas.digest import text_digest
 
 
@@ -46,9 +46,11 @@ def differences(
     if ledger is None or database is None or ledger.deleted or database.deleted:
         told, held = _state(ledger, absent="unknown"), _state(database, absent="purged")
         if told != held:
-            yield Difference(aggregate=aggregate, what="state", key="", ledger=told, database=held)
+            what, key = STATE
+            yield Difference(aggregate=aggregate, what=what, key=key, ledger=told, database=held)
         return
-    for what, key in sorted(ledger.values.keys() | database.values.keys()):
+    both = (ledger.values.keys() | database.values.keys()) - {*ledger.unknown, *database.unknown}
+    for what, key in sorted(both):
         tells, holds = _value(ledger.values, what, key), _value(database.values, what, key)
         if tells != holds and not (isinstance(holds, str) and tells == text_digest(holds)):
             yield Difference(aggregate=aggregate, what=what, key=key, ledger=tells, database=holds)
@@ -60,7 +62,7 @@ def _state(standing: Standing | None, *, absent: str) -> str:
     return "deleted" if standing.deleted else "there"
 
 
-def _value(values: Mapping[tuple[str, str], str | None], what: str, key: str) -> Value:
+def _value(values: Mapping[What, str | None], what: str, key: str) -> Value:
     value = values.get((what, key), ABSENT)
     return ABSENT if what == "attribute" and value in _NOTHING else value
 

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, inspect
 
 from metaledger.producers.database import open_database
 from metaledger.producers.glance.source import KINDS as GLANCE_KINDS
+from metaledger.producers.nova.source import KINDS as NOVA_KINDS
 from metaledger.producers.outbox import Outbox
 from metaledger.producers.settings import ProducerSettings
 from metaledger.producers.source import Kind, require_service
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 SERVICE = "metaledger"
 # The services whose databases can be read, and in which order their aggregates are.
-_KINDS: dict[str, tuple[Kind[Any], ...]] = {"glance": GLANCE_KINDS}
+_KINDS: dict[str, tuple[Kind[Any], ...]] = {"glance": GLANCE_KINDS, "nova": NOVA_KINDS}
 
 
 def codec_of(settings: Settings) -> Codec:

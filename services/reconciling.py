@@ -87,21 +87,23 @@ class Reconciliation:
         left_out, found, differing = Tally[str](), list[Difference](), dict[str, Differing]()
         for name, key in names.items():
             number = given.get(name, _NONE)
-            why = _left_out(name, number, seen.get(key, {}), parked)
+            ours = name in states or not number.is_new or key in seen
             held = kind.standing(states[name]) if name in states else None
-            if why is None and held is None and number.is_new and key not in seen:
-                why = ELSEWHERE
-            if why is not None:
+            if not ours or (name in states and held is None):
+                left_out[ELSEWHERE] += 1
+            elif (why := _not_yet(name, number, seen.get(key, {}), parked)) is not None:
                 left_out[why] += 1
-                continue
-            differs = list(differences(name, ledger=told.get(key), database=held))
-            found += differs
-            if differs:
-                differing[name] = Differing(seq=number.seq, unknown=key not in told)
+            elif differs := list(differences(name, ledger=told.get(key), database=held)):
+                found += differs
+                differing[name] = Differing(
+                    seq=number.seq,
+                    values=[(one.what, one.key) for one in differs],
+                    unknown=key not in told,
+                )
         return Page(len(names) - left_out.total(), left_out, found, differing)
 
 
-def _left_out(name: str, number: Counter, seen: Mapping[int, int], parked: set[str]) -> str | None:
+def _not_yet(name: str, number: Counter, seen: Mapping[int, int], parked: set[str]) -> str | None:
     if name in parked:
         return PARKED
     return IN_FLIGHT if number.seq > seen.get(number.epoch, 0) else None

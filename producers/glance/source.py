@@ -13,7 +13,7 @@ What Glance leaves of a deleted image, as it was seen (33.0.0) and read in its c
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +28,7 @@ from metaledger.producers.glance.tables import (
     TAGS,
     read_committed_images,
 )
-from metaledger.producers.source import Kind, Standing
+from metaledger.producers.source import Kind, Standing, What
 from metaledger.producers.watching.union import IDS_MAX
 from metaledger.schemas.image import ImageDeleted, ImageEvent
 from metaledger.schemas.representable import representable_map
@@ -59,7 +59,9 @@ def standing(state: ImageState) -> Standing:
     )
 
 
-def _reconciled(state: ImageState, now: datetime) -> Sequence[ImageEvent]:
+def _reconciled(
+    state: ImageState, _differs: Collection[What], now: datetime
+) -> Sequence[ImageEvent]:
     return [reconciled(state, occurred_at=now)]
 
 

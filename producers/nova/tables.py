@@ -63,7 +63,10 @@ SYSTEM_METADATA = _table(
     *_strings("key", "value"),
 )
 COMPUTE_NODES = _table(
-    "compute_nodes", Column("uuid", String(36)), *_strings("host", "hypervisor_hostname")
+    "compute_nodes",
+    Column("uuid", String(36)),
+    *_strings("host", "hypervisor_hostname", "hypervisor_type"),
+    Column("deleted_at", DateTime),
 )
 MIGRATIONS = _table(
     "migrations", Column("instance_uuid", String(36)), Column("migration_type", String(16))
@@ -82,10 +85,21 @@ def read_instances(connection: Connection, uuids: Collection[str]) -> Reading[In
 
     Of those that are there: soft-deleted ones too. `states` is in the order of the uuids.
     """
+    return _read(_UNION.rows(connection, sorted(set(uuids))))
+
+
+def read_committed_instances(
+    connection: Connection, uuids: Collection[str]
+) -> Reading[InstanceState]:
+    """As `read_instances`, on a connection that reads what is committed: it locks nothing."""
+    return _read(_UNION.committed(connection, sorted(set(uuids))))
+
+
+def _read(rows: Iterable[MainRow | PartRow]) -> Reading[InstanceState]:
     reading: Reading[InstanceState] = Reading()
     instances: list[MainRow] = []
     metadata: defaultdict[str, list[PartRow]] = defaultdict(list)
-    for row in _UNION.rows(connection, sorted(set(uuids))):
+    for row in rows:
         if isinstance(row, MainRow):
             instances.append(row)
             reading.owners[INSTANCES.name, row.columns["id"]] = f"instance:{row.id}"

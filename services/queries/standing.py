@@ -1,12 +1,13 @@
 """How aggregates stand in the read model, in the form in which a service's database is compared."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Connection, TextualSelect, bindparam
 
-from metaledger.producers.source import Standing
-from metaledger.services.queries.form import query, rows
+from metaledger.producers.source import Standing, What
+from metaledger.services.queries.form import Row, query, rows
 
 Standings = dict[str, Standing]
 
@@ -27,6 +28,32 @@ _LIVE_IMAGES = query(
     " ORDER BY image_id LIMIT :keys_max"
 )
 
+_HYPERVISORS = _of_keys("""
+    SELECT hypervisor_id, host, hypervisor_hostname, hypervisor_type, removed_at
+      FROM hypervisors WHERE hypervisor_id IN :keys""")
+_INSTANCES = _of_keys("""
+    SELECT i.instance_uuid, i.image_ref, i.hypervisor_id, l.host, i.deleted_at
+      FROM instances i
+      LEFT JOIN instance_locations l ON l.instance_uuid = i.instance_uuid AND l.valid_to IS NULL
+     WHERE i.instance_uuid IN :keys""")
+_METADATA = _of_keys(
+    "SELECT instance_uuid, key, value FROM instance_metadata_history"
+    " WHERE valid_to IS NULL AND instance_uuid IN :keys"
+)
+_LIVE = {
+    "image": _LIVE_IMAGES,
+    "hypervisor": query(
+        "SELECT hypervisor_id AS key FROM hypervisors"
+        " WHERE removed_at IS NULL AND hypervisor_id > :after"
+        " ORDER BY hypervisor_id LIMIT :keys_max"
+    ),
+    "instance": query(
+        "SELECT instance_uuid AS key FROM instances"
+        " WHERE deleted_at IS NULL AND instance_uuid > :after"
+        " ORDER BY instance_uuid LIMIT :keys_max"
+    ),
+}
+
 # A number that was quarantined and waits for nobody is settled too: no state will ever have it.
 _SEEN = _of_keys("""
     SELECT aggregate_id, epoch, max(stream_seq) AS seq
@@ -44,7 +71,7 @@ def images(connection: Connection, image_ids: Sequence[str]) -> Standings:
     """The images that the ledger knows."""
     found = rows(connection, _IMAGES, keys=image_ids)
     live = {row["image_id"] for row in found if row["deleted_at"] is None}
-    values: dict[str, dict[tuple[str, str], str | None]] = {image_id: {} for image_id in live}
+    values: dict[str, dict[What, str | None]] = {image_id: {} for image_id in live}
     for row in rows(connection, _IMAGE_VALUES, keys=image_ids):
         if row["image_id"] not in live:
             continue
@@ -61,9 +88,43 @@ def images(connection: Connection, image_ids: Sequence[str]) -> Standings:
     }
 
 
-# By kind: how some stand, and the first live ones behind a key.
-STANDINGS: Mapping[str, Callable[[Connection, Sequence[str]], Standings]] = {"image": images}
-_LIVE = {"image": _LIVE_IMAGES}
+def hypervisors(connection: Connection, hypervisor_ids: Sequence[str]) -> Standings:
+    """The hypervisors that the ledger knows."""
+    return {
+        row["hypervisor_id"]: Standing(deleted=True)
+        if row["removed_at"] is not None
+        else _attributes(row, "host", "hypervisor_hostname", "hypervisor_type")
+        for row in rows(connection, _HYPERVISORS, keys=hypervisor_ids)
+    }
+
+
+def instances(connection: Connection, instance_uuids: Sequence[str]) -> Standings:
+    """The instances that the ledger knows."""
+    metadata: defaultdict[str, dict[What, str | None]] = defaultdict(dict)
+    for row in rows(connection, _METADATA, keys=instance_uuids):
+        metadata[row["instance_uuid"]]["metadata", row["key"]] = row["value"]
+    found: Standings = {}
+    for row in rows(connection, _INSTANCES, keys=instance_uuids):
+        uuid = row["instance_uuid"]
+        told = _attributes(row, "image_ref", "hypervisor_id", "host")
+        found[uuid] = (
+            Standing(values={**told.values, **metadata[uuid]})
+            if row["deleted_at"] is None
+            else Standing(deleted=True)
+        )
+    return found
+
+
+def _attributes(row: Row, *names: str) -> Standing:
+    return Standing(values={("attribute", name): row[name] for name in names})
+
+
+# By kind: how some stand.
+STANDINGS: Mapping[str, Callable[[Connection, Sequence[str]], Standings]] = {
+    "image": images,
+    "hypervisor": hypervisors,
+    "instance": instances,
+}
 
 
 def live(connection: Connection, kind: str, *, after: str, keys_max: int) -> list[str]:

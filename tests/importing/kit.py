@@ -4,6 +4,7 @@ The tables are those that the hook reads, for each database made by SQLAlchemy; 
 real Glance's.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 from sqlalchemy import (
     Connection,
     Engine,
+    MetaData,
     create_engine,
     event,
     insert,
@@ -29,9 +31,11 @@ from metaledger.producers.glance.source import KINDS
 from metaledger.producers.glance.tables import IMAGES, LOCATIONS, PROPERTIES, TAGS
 from metaledger.producers.importing import Importer, OnProgress, Progress
 from metaledger.producers.live import LiveWriter
+from metaledger.producers.mending import Mender
 from metaledger.producers.outbox import Outbox
 from metaledger.producers.relay import Relay
 from metaledger.producers.settings import ProducerSettings, RelaySettings
+from metaledger.producers.source import Kind
 from metaledger.projector import readmodel
 from metaledger.projector.database import connect
 from metaledger.projector.project import Settings, bring_up_to_end
@@ -39,6 +43,9 @@ from metaledger.projector.store import Store
 from metaledger.schemas.codec import Codec
 from metaledger.schemas.events import Event
 from metaledger.schemas.log.embedded import EmbeddedLog, create_embedded_log
+from metaledger.services.comparison import Difference
+from metaledger.services.reading import reading
+from metaledger.services.reconciling import Reconciliation
 
 SETTINGS = ProducerSettings(service="metaledger", host="here")
 (IMAGE,) = KINDS
@@ -60,13 +67,14 @@ class Cloud:
     url: str
     folder: Path
     settings: ProducerSettings = SETTINGS
+    tables: MetaData = IMAGES.metadata
 
     def __post_init__(self) -> None:
         self.stock = create_engine(self.url)
         hooked = make_url(self.url).update_query_dict({"plugin": "metaledger"})
         self.hooked = create_engine(hooked)
         self.operator = open_database(self.url)
-        IMAGES.metadata.create_all(self.stock)
+        self.tables.create_all(self.stock)
         administration.install(self.stock)
         self.log: EmbeddedLog = create_embedded_log(self.folder / "ledger.db")
         self.read_model_url = f"sqlite:///{self.folder}/read.db"
@@ -91,15 +99,20 @@ class Cloud:
         options.setdefault("pause", self.relay)
         return LiveWriter(self.operator, self.settings, **options)
 
-    def bring(self, on_progress: OnProgress = lambda _progress: None, **options: Any) -> Progress:
-        """Imports all images."""
+    def bring(
+        self,
+        on_progress: OnProgress = lambda _progress: None,
+        kind: Kind[Any] = IMAGE,
+        **options: Any,
+    ) -> Progress:
+        """Imports all of a kind."""
         importer = Importer(
             self.operator,
             self.writer(**options),
             context=self.settings.context(),
             on_progress=on_progress,
         )
-        return importer.run(IMAGE)
+        return importer.run(kind)
 
     def relay(self) -> None:
         """Sends what waits; the lease stays taken."""
@@ -118,6 +131,25 @@ class Cloud:
             Codec().decode(it.value, it.sha256) for it in self.log.read(0, records_max=1_000_000)
         ]
         return [it for it in found if image_id is None or it.meta.aggregate == f"image:{image_id}"]
+
+    def compare(
+        self, *kinds: Kind[Any], mend: bool = False
+    ) -> tuple[list[Difference], dict[str, int], int]:
+        """What differs, what was left out, and how many were mended."""
+        mender = Mender(writer=self.writer(), context=self.settings.context())
+        found: list[Difference] = []
+        left_out = Counter[str]()
+        mended = 0
+        with reading(self.read_model_url) as read_model:
+            both = Reconciliation(engine=self.operator, read_model=read_model)
+            both.require_same_log()
+            for kind in kinds:
+                for page in both.pages(kind):
+                    found += page.found
+                    left_out += page.left_out
+                    if mend:
+                        mended += mender.mend(kind, page.differing).told
+        return found, dict(left_out), mended
 
     def told(self) -> dict[str, Any]:
         """What the read model says of each image."""

@@ -30,21 +30,7 @@ def known(cloud: Cloud) -> Cloud:
 
 
 def compare(cloud: Cloud, *, mend: bool = False) -> tuple[list[Difference], dict[str, int], int]:
-    """What differs, what was left out, and how many were mended."""
-    mender = Mender(writer=cloud.writer(), context=cloud.settings.context())
-    found: list[Difference] = []
-    left_out: dict[str, int] = {}
-    mended = 0
-    with reading(cloud.read_model_url) as read_model:
-        both = Reconciliation(engine=cloud.operator, read_model=read_model)
-        both.require_same_log()
-        for page in both.pages(IMAGE):
-            found += page.found
-            for why, count in page.left_out.items():
-                left_out[why] = left_out.get(why, 0) + count
-            if mend:
-                mended += mender.mend(IMAGE, page.differing).told
-    return found, left_out, mended
+    return cloud.compare(IMAGE, mend=mend)
 
 
 def differing(cloud: Cloud) -> set[tuple[str, str, str]]:

@@ -1,0 +1,204 @@
+"""A Nova cell's instances and compute nodes, from before and as they differ."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, delete, insert, text, update
+
+from metaledger.producers.nova.source import KINDS
+from metaledger.producers.nova.tables import (
+    COMPUTE_NODES,
+    INSTANCE_EXTRA,
+    INSTANCES,
+    SYSTEM_METADATA,
+)
+from metaledger.producers.source import find_undated
+from metaledger.projector.database import connect
+from metaledger.services.reconciling import ELSEWHERE
+
+from .kit import Cloud
+
+HYPERVISOR, INSTANCE = KINDS
+CREATED = datetime(2026, 1, 1, 12, 0, 5, tzinfo=UTC)
+GONE = datetime(2026, 2, 1, 12, 0, 5, tzinfo=UTC)
+FLAVOR = '{"cur": {"nova_object.data": {"name": "m1.small", "flavorid": "1"}}, "old": null}'
+
+
+def put_instance(connection: Connection, number: int, **columns: Any) -> None:
+    """Instance `i-<number>` on the first compute node, with metadata and a flavor."""
+    uuid, deleted = f"i-{number}", columns.get("deleted", 0)
+    row = {
+        "id": number,
+        "uuid": uuid,
+        "image_ref": "image-a",
+        "host": "host-1",
+        "node": "node-1",
+        "compute_id": 1,
+        "vm_state": "active",
+        "hidden": False,
+        "created_at": CREATED.replace(tzinfo=None),
+        "deleted": 0,
+    }
+    connection.execute(insert(INSTANCES), row | columns)
+    stored = {
+        "image_base_image_ref": "image-a",
+        "image_min_disk": "1",
+        "password_0": "secret",
+        "owner_user_name": "alice",
+    }
+    for key, value in stored.items():
+        kept = {"instance_uuid": uuid, "key": key, "value": value, "deleted": deleted}
+        connection.execute(insert(SYSTEM_METADATA), kept)
+    extra = {"instance_uuid": uuid, "flavor": FLAVOR, "deleted": 0}
+    connection.execute(insert(INSTANCE_EXTRA), extra)
+
+
+def put_nodes(connection: Connection) -> None:
+    for number, kind in ((1, "QEMU"), (2, "ironic"), (3, "QEMU")):
+        row = {
+            "id": number,
+            "uuid": f"hv-{number}",
+            "host": f"host-{number}",
+            "hypervisor_hostname": f"node-{number}",
+            "hypervisor_type": kind,
+            "deleted": 3 if number == 3 else 0,
+            "deleted_at": None,
+        }
+        connection.execute(insert(COMPUTE_NODES), row)
+
+
+@pytest.fixture
+def cell(nova: Cloud) -> Cloud:
+    """A cell with a live instance, a deleted one, one deleted without a time, and a hidden one."""
+    with nova.stock.begin() as connection:
+        put_nodes(connection)
+        put_instance(connection, 1)
+        put_instance(connection, 2, deleted=2, deleted_at=GONE.replace(tzinfo=None))
+        put_instance(connection, 3, deleted=3)
+        put_instance(connection, 4, hidden=True)
+    return nova
+
+
+def bring(cell: Cloud) -> None:
+    for kind in KINDS:
+        cell.bring(kind=kind)
+    cell.project()
+
+
+def rows(cell: Cloud, query: str) -> list[dict[str, Any]]:
+    engine = connect(cell.read_model_url)
+    with engine.connect() as connection:
+        found = [dict(row) for row in connection.execute(text(query)).mappings()]
+    engine.dispose()
+    return found
+
+
+def types(cell: Cloud) -> list[tuple[str, str]]:
+    return sorted((it.meta.aggregate, it.type) for it in cell.events())
+
+
+def test_a_cell_from_before_is_in_the_read_model(cell: Cloud) -> None:
+    bring(cell)
+    hypervisors = rows(cell, "SELECT * FROM hypervisors ORDER BY hypervisor_id")
+    assert [(it["host"], it["id_source"], it["removed_at"] is None) for it in hypervisors] == [
+        ("host-1", "FILE", True),
+        ("host-2", "NATIVE", True),
+        ("host-3", "FILE", False),
+    ]
+    live, dated, undated = rows(cell, "SELECT * FROM instances ORDER BY instance_uuid")
+    assert (live["image_ref"], live["flavor"], live["hypervisor_id"]) == (
+        *("image-a", "m1.small", "hv-1"),
+    )
+    assert live["authoritative_by_event"] is not None
+    assert live["deleted_at"] is None
+    assert dated["deleted_at"].startswith("2026-02-01T12:00:05")
+    assert undated["deleted_at"] is not None
+    stored = rows(cell, "SELECT DISTINCT key FROM instance_metadata_history ORDER BY key")
+    assert [it["key"] for it in stored] == [
+        *("image_base_image_ref", "image_min_disk", "owner_user_name"),
+    ]
+    found = find_undated(cell.operator, INSTANCE)
+    assert (found.count, found.named) == (1, ["i-3"])
+    assert find_undated(cell.operator, HYPERVISOR).count == 1
+
+
+def test_twice_adds_nothing_to_a_cell(cell: Cloud) -> None:
+    bring(cell)
+    before = types(cell)
+    bring(cell)
+    assert types(cell) == before
+    assert not [name for name, _ in before if name == "instance:i-4"]
+
+
+def test_nothing_of_a_cell_differs_after_its_import(cell: Cloud) -> None:
+    bring(cell)
+    assert cell.compare(*KINDS) == ([], {ELSEWHERE: 1}, 0)
+
+
+def test_what_was_done_behind_novas_hook_differs_and_is_mended(cell: Cloud) -> None:
+    bring(cell)
+    with cell.stock.begin() as connection:
+        put_instance(connection, 5)
+        put_instance(connection, 6)
+    for kind in KINDS:
+        cell.bring(kind=kind)
+    cell.project()
+    with cell.stock.begin() as connection:
+        one = INSTANCES.c.uuid == "i-1"
+        connection.execute(update(INSTANCES).where(one).values(image_ref="image-b"))
+        five = INSTANCES.c.uuid == "i-5"
+        moved = {"compute_id": 2, "host": "host-2", "node": "node-2"}
+        connection.execute(update(INSTANCES).where(five).values(moved))
+        stored = (SYSTEM_METADATA.c.instance_uuid == "i-5") & (
+            SYSTEM_METADATA.c.key == "image_min_disk"
+        )
+        connection.execute(update(SYSTEM_METADATA).where(stored).values(value="2"))
+        connection.execute(
+            update(COMPUTE_NODES).where(COMPUTE_NODES.c.uuid == "hv-2").values(host="host-9")
+        )
+        for table, column in ((SYSTEM_METADATA, "instance_uuid"), (INSTANCES, "uuid")):
+            connection.execute(delete(table).where(table.c[column] == "i-6"))
+    found, _, _ = cell.compare(*KINDS)
+    assert {(it.aggregate, it.key, it.ledger, it.database) for it in found} == {
+        ("hypervisor:hv-2", "host", "host-2", "host-9"),
+        ("instance:i-1", "image_ref", "image-a", "image-b"),
+        ("instance:i-5", "hypervisor_id", "hv-1", "hv-2"),
+        ("instance:i-5", "image_min_disk", "1", "2"),
+        ("instance:i-6", "", "there", "purged"),
+    }
+    assert cell.compare(*KINDS, mend=True)[2] == 4
+    cell.project()
+    assert cell.compare(*KINDS) == ([], {ELSEWHERE: 1}, 0)
+    live = rows(cell, "SELECT image_ref FROM instances WHERE instance_uuid = 'i-1'")
+    assert live == [{"image_ref": "image-b"}]
+    kinds = rows(cell, "SELECT kind FROM anomalies")
+    assert kinds == [{"kind": "hypervisor_host_changed"}]
+
+
+def test_a_boot_that_a_hook_saw_is_not_told_again(cell: Cloud) -> None:
+    with cell.hooked.begin() as connection:
+        put_instance(connection, 7)
+    bring(cell)
+    told = [kind for name, kind in types(cell) if name == "instance:i-7"]
+    assert told.count("InstanceBooted") == 1
+    assert cell.compare(*KINDS) == ([], {ELSEWHERE: 1}, 0)
+
+
+def test_an_instance_that_is_there_again_is_told(cell: Cloud) -> None:
+    bring(cell)
+    with cell.stock.begin() as connection:
+        back = {"deleted": 0, "deleted_at": None}
+        connection.execute(update(INSTANCES).where(INSTANCES.c.uuid == "i-2").values(back))
+        connection.execute(
+            update(SYSTEM_METADATA)
+            .where(SYSTEM_METADATA.c.instance_uuid == "i-2")
+            .values(deleted=0)
+        )
+    found, _, _ = cell.compare(*KINDS)
+    assert [(it.aggregate, it.ledger, it.database) for it in found] == [
+        ("instance:i-2", "deleted", "there")
+    ]
+    cell.compare(*KINDS, mend=True)
+    cell.project()
+    assert cell.compare(*KINDS) == ([], {ELSEWHERE: 1}, 0)
