@@ -30,6 +30,7 @@ from metaledger.producers.outbox import Outbox
 from metaledger.producers.settings import ProducerSettings
 from metaledger.schemas.errors import ContractError, MetaledgerError, OutboxFull, UsageError
 from metaledger.schemas.events import Draft
+from metaledger.schemas.garbage import uncollected
 from metaledger.schemas.identity import Clock, system_clock
 
 _log = structlog.get_logger("metaledger.producers")
@@ -112,6 +113,7 @@ class LiveWriter:
         parts = (aggregates[at : at + at_once] for at in range(0, len(aggregates), at_once))
         return sum((self._tell(part, telling) for part in parts), Outcome())
 
+    @uncollected()
     def _tell(self, aggregates: Sequence[str], telling: Telling) -> Outcome:
         try:
             drafts = self._write(aggregates, telling)

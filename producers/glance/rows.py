@@ -143,6 +143,10 @@ def events(transition: Transition) -> list[ImageEvent]:
 
 def registered(state: ImageState) -> list[ImageEvent]:
     """The image as if it had just been made: its registration, its data, and what is left."""
+    return _registered(state, _no_change(state.properties))
+
+
+def _registered(state: ImageState, unchanged: PropertyChange) -> list[ImageEvent]:
     properties, altered = representable_map(state.properties)
     told: list[ImageEvent] = [
         ImageRegistered(
@@ -162,7 +166,6 @@ def registered(state: ImageState) -> list[ImageEvent]:
         )
     ]
     said = _REGISTERED_SAYS
-    unchanged = _no_change(state.properties)
     if state.status == "active" and state.size is not None:
         told.append(_uploaded(state, state, unchanged))
         said |= _UPLOADED_SAYS
@@ -178,10 +181,12 @@ def imported(state: ImageState, now: datetime) -> list[ImageEvent]:
 
     A deleted one is registered as it last was, and then deleted: when its row says so, else `now`.
     """
-    if not state.gone:
-        return registered(state)
-    deleted = ImageDeleted(image_id=state.image_id, deleted_at=state.deleted_at or now)
-    return [*registered(state), deleted]
+    # What the registration says of the properties need not be said again: that is half of it all.
+    told = _registered(state, PropertyChange(mode=Mode.MERGE))
+    if state.gone:
+        deleted_at = state.deleted_at or now
+        told.append(ImageDeleted(image_id=state.image_id, deleted_at=deleted_at))
+    return told
 
 
 def reconciled(state: ImageState, *, occurred_at: datetime) -> ImageEvent:

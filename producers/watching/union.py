@@ -12,7 +12,7 @@ writer.
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Column,
@@ -60,8 +60,7 @@ class Part:
     value: Column[Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MainRow:
+class MainRow(NamedTuple):
     """An aggregate's own row, as its `read` names the columns."""
 
     id: str
@@ -69,8 +68,7 @@ class MainRow:
     deleted: Any
 
 
-@dataclass(frozen=True, slots=True)
-class PartRow:
+class PartRow(NamedTuple):
     """One part of an aggregate: its table, primary key, the aggregate's id, name and value."""
 
     table: str

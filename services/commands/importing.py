@@ -61,9 +61,12 @@ def import_service(shell: Shell, service: Service, url: Url = None) -> int:
                 f"{defect.count:,} rows of {defect.kind} are deleted and do not say when, which is "
                 f"a defect of the database; the first: {named}"
             )
-        if any(one.lacking for one in imported):
+        if any(one.in_flight for one in imported):
             yield ""
-            yield "Not all is told: run it again when what is in flight is over."
+            yield "The service holds what is in flight: run this again when it is over."
+        if any(one.untold for one in imported):
+            yield ""
+            yield "What is untold no event can tell; the log says why, each by its name."
 
     shell.output.answer(
         {

@@ -16,10 +16,14 @@ from random import Random
 from typing import Any
 
 import typer
+from sqlalchemy import create_engine, insert, text
 
+from metaledger.producers.administration import install
+from metaledger.producers.glance.tables import IMAGES
 from metaledger.schemas.events import StreamNumber
 from metaledger.schemas.log import NewRecord
 from metaledger.schemas.log.embedded import create_embedded_log
+from metaledger.schemas.representable import representable
 from metaledger.services import cli
 from tests.contract.mutating import Material, mutated
 from tests.contract.samples import EVENTS, HYPERVISOR, IMAGE
@@ -122,7 +126,11 @@ _FITTING: dict[str, Sequence[str]] = {
     "since": ("2026-11-21T13:43:32Z", "9999-12-31T23:59:59Z"),
     "query": _QUERIES,
     "file": ("lines.jsonl", "bytes"),
-    "url": ("sqlite:///good.db", "sqlite:///bytes", "sqlite:///outbox.db", *_URLS),
+    "url": (
+        *("sqlite:///good.db", "sqlite:///bytes", "sqlite:///outbox.db", "sqlite:///glance.db"),
+        *_URLS,
+    ),
+    "service": ("glance", "glance", "nova"),
     "glance_conf": ("settings", "bytes"),
     "kind": ("history_gap",),
     "partitions": ("0", "12"),
@@ -202,13 +210,23 @@ def _value(name: str, random: Random) -> str:
 
 
 def lay_out(random: Random) -> None:
-    """A ledger and one with poison, each with its read model."""
+    """A ledger and one with poison, each with its read model, and a Glance's database."""
     for words in (
         *(["emit", str(file), "--ledger", "sqlite:///good.db"] for file in SCENARIOS),
         ["project", "--ledger", "sqlite:///good.db", "--read-model", "sqlite:///read.db"],
     ):
         status, _, err = outcome(words)
         assert status == 0, err
+    glance = create_engine("sqlite:///glance.db")
+    IMAGES.metadata.create_all(glance)
+    install(glance)
+    with glance.begin() as connection:
+        for word in (IMAGE, *(word for word in _HOSTILE if representable(word) == word)):
+            row = {"id": word[:40], "name": "\x1b[31m", "status": "queued", "deleted": "x" in word}
+            connection.execute(insert(IMAGES), row)
+        connection.execute(text("UPDATE images SET status = NULL WHERE id = '-'"))
+        connection.execute(text("UPDATE images SET deleted_at = 'never' WHERE deleted"))
+    glance.dispose()
     records = TARGETS[0].material
     with_poison = create_embedded_log(Path("poison.db"))
     for number in range(_POISON):
