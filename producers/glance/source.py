@@ -8,7 +8,8 @@ What Glance leaves of a deleted image, as it was seen (33.0.0) and read in its c
 - So nothing tells the properties that it had from those that it had once. A deleted image is told
   with all of them: what is left out is lost for good, and what is too much is old, and true.
 - Tags are marked in the second transaction, at the same time as the image; those that were removed
-  before keep their own time. So the image's last tags are known.
+  before keep their own time. So the image's last tags are known (on MariaDB, whose times are whole
+  seconds, with those that were removed in the second of the deletion).
 - Its locations are marked before both, one by one: how many it had is not told.
 """
 
