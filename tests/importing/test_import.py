@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, event
 
 from metaledger.producers import administration
 from metaledger.producers.glance.tables import IMAGES, PROPERTIES
@@ -274,3 +274,21 @@ def test_a_service_that_goes_on_meanwhile_is_told_once_and_whole(cloud: Cloud) -
     cloud.project()
     assert cloud.told() == cloud.holds()
     assert cloud.anomalies() == []
+
+
+def test_what_a_hook_tells_just_before_the_lock_is_told_once(cloud: Cloud) -> None:
+    if cloud.stock.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer, from its first statement to its commit")
+    names = fill(cloud, 3)
+    told: list[str] = []
+
+    def tell(_c: object, _cursor: object, words: str, *_rest: object) -> None:
+        if "INSERT INTO metaledger_counters" in words and not told:
+            told.append(names[1])
+            with cloud.hooked.begin() as connection:
+                rename(connection, names[1], "new")
+
+    event.listen(cloud.operator, "before_cursor_execute", tell)
+    done = cloud.bring()
+    assert (told, done.imported, done.known) == ([names[1]], 2, 1)
+    assert sorted(registrations(cloud)) == names

@@ -1,8 +1,12 @@
 """The promises of reconciliation: what differs is said, mended, and then differs no more."""
 
-import pytest
-from sqlalchemy import delete, insert, text, update
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import pytest
+from sqlalchemy import Connection, delete, insert, text, update
+
+from metaledger.producers.glance.rows import ImageState
 from metaledger.producers.glance.tables import IMAGES, LOCATIONS, PROPERTIES, TAGS
 from metaledger.producers.mending import Mender
 from metaledger.projector.database import connect
@@ -196,3 +200,15 @@ def test_more_images_than_a_page_are_all_compared(known: Cloud) -> None:
     with known.stock.begin() as connection:
         connection.execute(delete(IMAGES).where(IMAGES.c.id.startswith("many-")))
     assert len(compare(known)[0]) == 450
+
+
+def test_what_changes_while_it_is_compared_is_in_flight(known: Cloud) -> None:
+    """Only a counter that is read behind its rows says that they are newer than the read model."""
+    real = IMAGE.read
+
+    def read(connection: Connection, keys: Sequence[str]) -> Mapping[str, ImageState]:
+        with known.hooked.begin() as other:
+            rename(other, "a", "told")
+        return real(connection, keys)
+
+    assert known.compare(replace(IMAGE, read=read)) == ([], {IN_FLIGHT: 1}, 0)
