@@ -5,7 +5,10 @@ each kind once an event. What takes two of them, or the way back to a host that 
 later (`hypervisor_duplicate`). Decided here as for images, where the contract leaves it open:
 
 - An OBSERVED event of a hypervisor that the ledger never saw registered creates it and raises
-  history_gap. So does a second registration; its host is then the hypervisor's.
+  history_gap. So does a second registration; its host is then the hypervisor's. The first one that
+  is seen of a hypervisor that was only imported is no second one, and raises nothing.
+- An IMPORTED registration of a hypervisor that is registered changes nothing: it overrules nothing
+  that was observed.
 - A HypervisorHostChanged says what was before it: where the ledger knew another host, that one
   ended unseen, `from_host` is there unseen since the event, and history_gap is raised.
 - `hypervisor_host_changed` is raised wherever one host name took another's place, whatever told of
@@ -61,7 +64,10 @@ class Endpoint(Struct, frozen=True, array_like=True):
 
 
 class HypervisorState(Struct, frozen=True, array_like=True, kw_only=True):
-    """A hypervisor as of its last event; `versions` counts the host names that it had."""
+    """A hypervisor as of its last event; `versions` counts the host names that it had.
+
+    `was_seen`: its registration was observed, and not only found in a database.
+    """
 
     endpoint: Endpoint | None = None
     versions: int = 0
@@ -71,6 +77,7 @@ class HypervisorState(Struct, frozen=True, array_like=True, kw_only=True):
     hypervisor_type: str | None = None
     registered_at: datetime | None = None
     removed_at: datetime | None = None
+    was_seen: bool = True
 
 
 def fold_hypervisor(state: HypervisorState | None, fact: Fact) -> Step[HypervisorState]:
@@ -171,7 +178,10 @@ def _registered(turn: _Turn, data: HypervisorRegistered) -> Step[HypervisorState
     if data.id_source is IdSource.UNKNOWN:
         raise Unfoldable("the id's source is a symbol that this build does not know")
     was = turn.was if turn.was.removed_at is None else _NOTHING_KNOWN
-    if was.registered_at is not None:
+    is_known = was.registered_at is not None
+    if is_known and turn.origin is Origin.IMPORTED:
+        return Step(was, ())
+    if is_known and was.was_seen:
         turn.missed(["registered_again"], found=data.host)
     turn.renamed(turn.host, data.host)
     turn.reach(data.host, via="registered", replaced="unseen")
@@ -184,6 +194,7 @@ def _registered(turn: _Turn, data: HypervisorRegistered) -> Step[HypervisorState
             hypervisor_hostname=_told(data.hypervisor_hostname, was.hypervisor_hostname),
             hypervisor_type=_told(data.hypervisor_type, was.hypervisor_type),
             registered_at=was.registered_at or turn.fact.at,
+            was_seen=turn.origin is Origin.OBSERVED or (is_known and was.was_seen),
         )
     )
 

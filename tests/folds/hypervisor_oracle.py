@@ -22,6 +22,7 @@ class Model:
         self.hypervisors = {}
         self.hosts = []
         self.anomalies = []
+        self.only_imported = set()
 
     def apply(self, event, at):
         self.at, self.event, self.data = at, event, event["data"]
@@ -29,7 +30,10 @@ class Model:
         self.id = self.data["hypervisor_id"]
         self.gaps, self.differs = [], {}
         row = self.hypervisors.get(self.id)
+        known = row is not None and row["registered_at"] and not row["removed_at"]
         if event["type"] == "HypervisorRegistered":
+            if known and event["meta"]["origin"] == "IMPORTED":
+                return
             self.register(row or self.create())
         elif event["type"] == "HypervisorHostChanged":
             self.change(row or self.create("never_registered"))
@@ -53,9 +57,13 @@ class Model:
         if row["removed_at"]:
             row = self.create()
         known = self.has()
-        if row["registered_at"]:
+        if row["registered_at"] and self.id not in self.only_imported:
             self.gaps.append("registered_again")
             self.compare(known, self.data["host"])
+        if self.event["meta"]["origin"] == "OBSERVED":
+            self.only_imported.discard(self.id)
+        elif not row["registered_at"]:
+            self.only_imported.add(self.id)
         if known is not None and known != self.data["host"]:
             self.anomaly(
                 "hypervisor_host_changed", {"from_host": known, "to_host": self.data["host"]}

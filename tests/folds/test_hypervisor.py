@@ -202,10 +202,27 @@ def test_what_mends_a_gap_raises_none(story: Story, origin: Origin) -> None:
     assert story.anomalies(story.changed("a", "b", origin)) == renaming("a", "b")
     assert story.anomalies(story.registered("b", origin)) == {}
     assert story.anomalies(story.registered("b", origin)) == {}
-    assert story.anomalies(story.registered("c", origin)) == renaming("b", "c")
+    mended = story.anomalies(story.registered("c", origin))
+    assert mended == (renaming("b", "c") if origin is Origin.RECONCILED else {})
     assert story.anomalies(story.changed("d", "e", origin)) == renaming("d", "e")
     assert story.anomalies(story.removed(origin)) == {}
     assert story.anomalies(story.changed("e", "f", origin)) == renaming("e", "f")
+
+
+def test_what_is_seen_first_after_an_import_is_no_second_registration(story: Story) -> None:
+    story.registered("a", Origin.IMPORTED)
+    assert story.anomalies(story.registered("a")) == {}
+    assert story.anomalies(story.registered("a")) == gap("registered_again")
+    assert story.hosts == [("a", 0, None, "registered", None)]
+
+
+def test_an_import_overrules_no_registration(story: Story) -> None:
+    story.registered("a", hypervisor_type="QEMU")
+    seen = story.row
+    story.registered("b", Origin.IMPORTED, hypervisor_type="other")
+    assert story.row == seen
+    assert story.hosts == [("a", 0, None, "registered", None)]
+    assert story.anomalies(story.registered("a")) == gap("registered_again")
 
 
 def test_what_a_reconciled_change_does_nobody_saw(story: Story) -> None:
