@@ -147,6 +147,10 @@ def test_what_was_done_behind_novas_hook_differs_and_is_mended(cell: Cloud) -> N
     with cell.stock.begin() as connection:
         one = INSTANCES.c.uuid == "i-1"
         connection.execute(update(INSTANCES).where(one).values(image_ref="image-b"))
+        base = (SYSTEM_METADATA.c.instance_uuid == "i-1") & (
+            SYSTEM_METADATA.c.key == "image_base_image_ref"
+        )
+        connection.execute(update(SYSTEM_METADATA).where(base).values(value="image-b"))
         five = INSTANCES.c.uuid == "i-5"
         moved = {"compute_id": 2, "host": "host-2", "node": "node-2"}
         connection.execute(update(INSTANCES).where(five).values(moved))
@@ -163,6 +167,7 @@ def test_what_was_done_behind_novas_hook_differs_and_is_mended(cell: Cloud) -> N
     assert {(it.aggregate, it.key, it.ledger, it.database) for it in found} == {
         ("hypervisor:hv-2", "host", "host-2", "host-9"),
         ("instance:i-1", "image_ref", "image-a", "image-b"),
+        ("instance:i-1", "image_base_image_ref", "image-a", "image-b"),
         ("instance:i-5", "hypervisor_id", "hv-1", "hv-2"),
         ("instance:i-5", "image_min_disk", "1", "2"),
         ("instance:i-6", "", "there", "purged"),
