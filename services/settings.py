@@ -85,7 +85,9 @@ class RelaySection(RelaySettings):
 class Settings:
     """All of it.
 
-    `spool_folder` holds the operator's own spools, one for each ledger. `user` is who runs this
+    `spool_folder` holds the operator's own spools, one for each ledger. `guard` calls a source
+    fresh for `guard_source_lag_max_s` and waits `guard_wait_s` for the projector; `guard_streams`
+    are the sources that place instances (none named: all that report). `user` is who runs this
     process, and `file` the configuration file that was read.
     """
 
@@ -94,6 +96,10 @@ class Settings:
     deployment_id: str = "default"
     event_bytes_max: int = EVENT_BYTES_MAX
     spool_folder: Path
+    # A relay reports every 20 s: of three reports one may be late.
+    guard_source_lag_max_s: float = 60.0
+    guard_wait_s: float = 5.0
+    guard_streams: tuple[str, ...] = ()
     kafka: KafkaAccess = KafkaAccess()
     topic: TopicSettings = TopicSettings()
     registry: RegistrySettings = RegistrySettings()
@@ -224,8 +230,15 @@ def _members(cls: type, raw: Mapping[str, Any], path: str, folder: Path) -> dict
     for name, value in raw.items():
         if name not in known:
             raise UsageError(f"{path}{name} is no setting; here are {', '.join(known)}")
-        members[name] = _value(hints[name], value, path + name, folder)
+        read = _strings if get_origin(hints[name]) is tuple else _value
+        members[name] = read(hints[name], value, path + name, folder)
     return members
+
+
+def _strings(_hint: Any, value: Any, path: str, _folder: Path) -> tuple[str, ...]:  # noqa: ANN401
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return tuple(value)
+    raise UsageError(f"{path}: expected a list of strings, got {type(value).__name__}")
 
 
 def _value(hint: Any, value: Any, path: str, folder: Path) -> Any:  # noqa: ANN401 (raw TOML)

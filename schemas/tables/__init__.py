@@ -9,7 +9,7 @@ kept once for all generations, and `PRIVATE` names those that have no public nam
 
 from sqlalchemy import Table
 
-from metaledger.schemas.tables import disk, hypervisor, image, instance, ledger, lineage
+from metaledger.schemas.tables import disk, hypervisor, image, instance, ledger, lineage, placement
 from metaledger.schemas.tables.base import METADATA, SHARED, JsonValue, UtcTime, View
 
 SHARED_TABLES: tuple[Table, ...] = ledger.SHARED_TABLES
@@ -27,6 +27,7 @@ VIEWS: tuple[View, ...] = (
     *instance.VIEWS,
     *hypervisor.VIEWS,
     *lineage.VIEWS,
+    *placement.VIEWS,
 )
 DERIVED: tuple[Table, ...] = (ledger.marks, *lineage.DERIVED)
 PRIVATE: frozenset[str] = frozenset(

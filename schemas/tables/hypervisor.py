@@ -4,7 +4,7 @@ A hypervisor is known by its id. The host name of its compute service is an endp
 history of its own; the primary key of that serves every as-of question about one hypervisor.
 """
 
-from sqlalchemy import Column, Integer, Table, Text
+from sqlalchemy import Column, Index, Integer, Table, Text
 
 from metaledger.schemas.tables.base import METADATA, UtcTime, View
 
@@ -58,6 +58,8 @@ hypervisor_hosts = Table(
         Text,
         comment="changed, removed (with the hypervisor), or unseen; null: it has it now.",
     ),
+    # Who had this name?
+    Index(None, "host"),
     comment="Every host name that a hypervisor ever had: one row an interval.",
 )
 

@@ -5,7 +5,25 @@ Rows are mappings; times are aware and JSON is data on both backends. As of a ti
 aggregate has a file of its own; `ledger` has what all share, `form` what questions are made of.
 """
 
-from metaledger.services.queries import hypervisor, image, instance, ledger, lineage, standing
+from metaledger.services.queries import (
+    guard,
+    hypervisor,
+    image,
+    instance,
+    ledger,
+    lineage,
+    standing,
+)
 from metaledger.services.queries.form import END_OF_TIME, Row
 
-__all__ = ["END_OF_TIME", "Row", "hypervisor", "image", "instance", "ledger", "lineage", "standing"]
+__all__ = [
+    "END_OF_TIME",
+    "Row",
+    "guard",
+    "hypervisor",
+    "image",
+    "instance",
+    "ledger",
+    "lineage",
+    "standing",
+]

@@ -29,7 +29,7 @@ _TIMES = (
     "reported_at",
     "last_recorded_at",
 )
-_DOCUMENTS = ("details", "driver_info", "extra")
+_DOCUMENTS = ("details", "driver_info", "extra", "evacuation")
 
 
 def query(sql: str, *times: str) -> TextualSelect:
