@@ -16,8 +16,9 @@ ALLOW, where all of this holds:
 2. It is elsewhere now, and that stay and each one since the evacuation names its hypervisor by id:
    one that was told by host name alone may have been here.
 3. The one who asks is who the ledger knows: this hypervisor is registered, not removed, and has the
-   host name that the question has; the hypervisor where the instance is has not, and came by no
-   such name. (A copied id file would let a machine ask for what it runs itself.)
+   host name that the question has. It never had a host name in common with the hypervisor where
+   the instance is: a copied id file would let a machine ask for what it runs itself, and a place
+   told by a name that both had may be either.
 4. No `hypervisor_duplicate` is open for either of the two hypervisors.
 5. Nothing of the instance or of either hypervisor is parked or in quarantine, and since the
    evacuation no record went there whose key nobody could read.
@@ -85,10 +86,11 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hypervisor:
-    """What is known of a hypervisor."""
+    """What is known of a hypervisor; `names` are all host names that it ever had."""
 
     host: str | None
     removed_at: datetime | None
+    names: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +143,15 @@ def judge(question: Question, facts: Facts) -> list[Judgement]:
         return [Judgement(uuid, Verdict.UNKNOWN, other) for uuid in question.instance_uuids]
     shared = [*_of_the_asking(question, facts), *_of_projection(facts)]
     return [_judged(question, facts, uuid, shared) for uuid in question.instance_uuids]
+
+
+def is_passing(question: Question, facts: Facts) -> bool:
+    """Whether something is in the way that passes by itself within moments: a projector that is
+    just behind, a source that was just asked while it had something to send.
+    """
+    awaited = question.sources or frozenset(facts.sources)
+    sending = any(facts.sources[name].rows_waiting for name in awaited & facts.sources.keys())
+    return any(_of_projection(facts)) or (sending and not question.offline)
 
 
 def _judged(
@@ -248,11 +259,14 @@ def _of_the_other(question: Question, facts: Facts, instance: Instance) -> Itera
     current = _current(instance)
     if current is None:
         return
+    asking = facts.hypervisors.get(question.hypervisor_id)
     other = facts.hypervisors.get(current.hypervisor_id or "")
-    if question.host in (current.host, other and other.host):
+    here = {question.host} | (asking.names if asking else frozenset())
+    there = {current.host} | (other.names if other else frozenset())
+    if common := sorted(name for name in here & there if name is not None):
         yield (
-            f"it is on host {question.host}, and one of this name asks: two machines may have one "
-            "id or one name"
+            f"{common[0]} is or was the host name of the asking hypervisor and of the one where it "
+            "is: two machines may have one id or one name"
         )
     if current.hypervisor_id:
         yield from _of_hypervisor(facts, current.hypervisor_id, "the hypervisor where it is")

@@ -1,14 +1,15 @@
 """`guard`: may this compute service destroy these instances, which it holds?
 
-The rules stand in `services/guard`; here is the order of things. First the log's end, then one look
-at the read model, after waiting a little for a projector that is just behind; then every judgement
-is made durable as DestroyJudged, and only then it is answered. Where that fails, the answer is
-UNKNOWN: the ledger may then show an ALLOW that nobody was given, and never the other way round.
+The rules stand in `services/guard`; here is the order of things. First the log's end, then a look
+at the read model, and again for a little while where a projector or a source is just behind; then
+every judgement is made durable as DestroyJudged, and only then it is answered. Where that fails,
+the answer is UNKNOWN: the ledger may then show an ALLOW that nobody was given, and never the other
+way round.
 """
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +23,7 @@ from metaledger.schemas.identity import system_clock
 from metaledger.schemas.instance import DestroyJudged, Verdict
 from metaledger.schemas.representable import representable
 from metaledger.services import parts, queries
-from metaledger.services.guard import Facts, Judgement, Question, judge
+from metaledger.services.guard import Facts, Judgement, Question, is_passing, judge
 from metaledger.services.output import Views
 from metaledger.services.reading import reading
 from metaledger.services.settings import Settings
@@ -83,25 +84,20 @@ def guard(
 
 
 def _look(settings: Settings, question: Question) -> Facts:
-    """The facts as of a projection that has reached the log's end, or did not in time."""
+    """The facts, once nothing is in the way that passes by itself, or after some waiting."""
     with parts.open_log(settings) as log:
         identity = (log.topic_id, log.partitions)
         ends = {partition: end for partition, (_, end) in log.bounds().items()}
     waited_s = 0.0
     while True:
         with reading(settings.read_model) as connection:
-            if waited_s >= settings.guard_wait_s or _is_reached(
-                queries.guard.reached(connection), ends
-            ):
-                return queries.guard.facts(
-                    connection, question, log=identity, ends=ends, now=system_clock()
-                )
+            facts = queries.guard.facts(
+                connection, question, log=identity, ends=ends, now=system_clock()
+            )
+        if waited_s >= settings.guard_wait_s or not is_passing(question, facts):
+            return facts
         time.sleep(_POLL_S)
         waited_s += _POLL_S
-
-
-def _is_reached(checkpoints: Mapping[int, int], ends: Mapping[int, int]) -> bool:
-    return all(checkpoints.get(partition, 0) >= end for partition, end in ends.items())
 
 
 def _recorded(

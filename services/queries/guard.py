@@ -36,6 +36,10 @@ _HYPERVISORS = _among(
     "SELECT hypervisor_id, host, removed_at FROM hypervisors WHERE hypervisor_id IN :ids", "ids"
 )
 
+_NAMES = _among(
+    "SELECT hypervisor_id, host FROM hypervisor_hosts WHERE hypervisor_id IN :ids", "ids"
+)
+
 _WAITING = _among(
     """
     SELECT aggregate FROM parked_aggregates WHERE aggregate IN :aggregates
@@ -82,6 +86,9 @@ def facts(
     places = {each[-1].hypervisor_id for each in stays.values()}
     ids = [question.hypervisor_id, *sorted(place for place in places if place)]
     aggregates = [f"instance:{each}" for each in uuids] + [f"hypervisor:{each}" for each in ids]
+    names: dict[str, set[str]] = {}
+    for row in rows(connection, _NAMES, ids=ids):
+        names.setdefault(row["hypervisor_id"], set()).add(row["host"])
     waiting = rows(connection, _WAITING, aggregates=aggregates, uuids=uuids, ids=ids)
     [nameless] = rows(connection, _NAMELESS)
     return Facts(
@@ -89,7 +96,9 @@ def facts(
         log=log,
         projected_log=ledger.projected_log(connection),
         ends=ends,
-        checkpoints=reached(connection),
+        checkpoints={
+            row["log_partition"]: row["next_offset"] for row in ledger.checkpoints(connection)
+        },
         sources={row.pop("stream_id"): Source(**row) for row in rows(connection, _SOURCES)},
         instances={
             row["instance_uuid"]: Instance(
@@ -98,18 +107,17 @@ def facts(
             for row in rows(connection, _INSTANCES, uuids=uuids)
         },
         hypervisors={
-            row.pop("hypervisor_id"): Hypervisor(**row)
+            row["hypervisor_id"]: Hypervisor(
+                host=row["host"],
+                removed_at=row["removed_at"],
+                names=frozenset(names.get(row["hypervisor_id"], ())),
+            )
             for row in rows(connection, _HYPERVISORS, ids=ids)
         },
         duplicates=frozenset(_named_in(rows(connection, _DUPLICATES))),
         waiting=frozenset(row["aggregate"] for row in waiting),
         nameless_at=nameless["recorded_at"],
     )
-
-
-def reached(connection: Connection) -> dict[int, int]:
-    """How far each partition is projected."""
-    return {row["log_partition"]: row["next_offset"] for row in ledger.checkpoints(connection)}
 
 
 def _stay(row: Row) -> Stay:
