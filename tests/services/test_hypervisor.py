@@ -1,6 +1,13 @@
 import pytest
 
-from .samples import SCENARIO, SCENARIO_HYPERVISOR, file_of, hypervisor_events, line
+from .samples import (
+    HOSTNAME_CHANGE,
+    SCENARIO,
+    SCENARIO_HYPERVISOR,
+    file_of,
+    hypervisor_events,
+    line,
+)
 
 HOSTILE = "\x1b]0;pwned\x07\u202e[bold]"
 BEFORE = "2015-02-27T17:24:35.999999+01:00"
@@ -127,3 +134,79 @@ def test_events_are_those_of_the_aggregates_that_are_named(metaledger):
     shown = metaledger("events", *one).out.splitlines()[1]
     assert shown.count(SCENARIO_HYPERVISOR) == 1
     assert '{"from_host":"compute-a","to_host":"renamed"}' in shown.replace(" ", "")
+
+
+def booted(uuid, second, **place):
+    return line("InstanceBooted", second, instance_uuid=uuid, **place)
+
+
+def named(hypervisor_id, second, host, **told):
+    told = {"id_source": "FILE", "host": host, **told}
+    return line("HypervisorRegistered", second, hypervisor_id=hypervisor_id, **told)
+
+
+def running(metaledger, hypervisor_id, *options):
+    shown = metaledger("--json", "hypervisor", "show", hypervisor_id, *options).document
+    return {one["instance_uuid"]: one["resolved_by"] for one in shown["instances"]}
+
+
+def unmapped(metaledger):
+    found = metaledger("--json", "hypervisor", "unmapped").document
+    return {one["instance_uuid"]: (one["resolved_by"], one["candidates"]) for one in found}
+
+
+def test_what_runs_there_is_shown_now_and_as_it_was(metaledger, home):
+    metaledger("emit", HOSTNAME_CHANGE)
+    metaledger("project")
+    stays, moves = (f"e1000000-0000-4000-8000-00000000000{n}" for n in (1, 2))
+    assert running(metaledger, SCENARIO_HYPERVISOR) == {stays: "id"}
+    then = ("--as-of", "2015-02-27T09:30:00Z")
+    assert running(metaledger, SCENARIO_HYPERVISOR, *then) == {stays: "id", moves: "id"}
+    assert stays in metaledger("hypervisor", "show", SCENARIO_HYPERVISOR).out
+    metaledger("emit", file_of(home / "f.jsonl", named("empty", 0, "e")))
+    metaledger("project")
+    assert "No instance." in metaledger("hypervisor", "show", "empty").out
+
+
+def test_what_was_told_by_host_name_alone_is_mapped_when_the_hypervisor_is_known(metaledger, home):
+    metaledger("emit", file_of(home / "f.jsonl", booted("i-1", 1, host="a")))
+    metaledger("project")
+    assert unmapped(metaledger) == {"i-1": ("unknown", [])}
+    assert "i-1  2026-01-01T00:00:01Z  a: nobody" in metaledger("hypervisor", "unmapped").out
+    metaledger("emit", file_of(home / "f.jsonl", named("hv-1", 2, "a")))
+    metaledger("project")
+    assert running(metaledger, "hv-1") == {"i-1": "host"}
+    assert metaledger("--json", "hypervisor", "unmapped").document == []
+    assert "is known" in metaledger("hypervisor", "unmapped").out
+    # Another one with the name: nobody guesses, and both are named.
+    metaledger("emit", file_of(home / "f.jsonl", named("hv-2", 3, "a")))
+    metaledger("project")
+    assert running(metaledger, "hv-1") == {}
+    assert unmapped(metaledger) == {"i-1": ("ambiguous", ["hv-1", "hv-2"])}
+    assert "a: hv-1, hv-2" in metaledger("hypervisor", "unmapped").out
+    assert metaledger("instance", "show", "i-1").status == 0
+
+
+def test_a_host_of_ironic_has_many_hypervisors_and_maps_nothing(metaledger, home):
+    ironic = named("node-1", 0, "a", hypervisor_type="ironic")
+    metaledger("emit", file_of(home / "f.jsonl", ironic, booted("i-1", 1, host="a")))
+    metaledger("project")
+    assert unmapped(metaledger) == {"i-1": ("ambiguous", ["node-1"])}
+    assert running(metaledger, "node-1") == {}
+
+
+def test_only_who_had_the_name_in_the_time_of_the_stay_counts(metaledger, home):
+    changed = {"hypervisor_id": "old", "from_host": "a", "to_host": "z"}
+    metaledger(
+        "emit",
+        file_of(
+            home / "f.jsonl",
+            named("old", 0, "a"),
+            line("HypervisorHostChanged", 1, **changed),
+            named("new", 2, "a"),
+            booted("i-1", 3, host="a"),
+        ),
+    )
+    metaledger("project")
+    assert running(metaledger, "new") == {"i-1": "host"}
+    assert running(metaledger, "new", "--as-of", "2026-01-01T00:00:02Z") == {}
