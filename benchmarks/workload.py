@@ -41,7 +41,7 @@ _COMMON = {
     "os_type": "linux",
     "os_version": "13",
 }
-_META = Meta(
+META = Meta(
     event_id="",
     aggregate="",
     stream_id="glance-1",
@@ -78,7 +78,7 @@ def events(count: int, *, seed: int = 1) -> Iterator[Event]:
         image.stream_seq += 1
         at += timedelta(milliseconds=chance.randrange(1, 200))
         meta = replace(
-            _META,
+            META,
             event_id=str(UUID(int=(number << 80) | chance.getrandbits(80))),
             aggregate=f"image:{image.id}",
             stream_seq=image.stream_seq,
@@ -94,7 +94,7 @@ def registrations(count: int, *, seed: int = 1) -> Iterator[Event]:
     for number in range(count):
         image = _Image(chance)
         meta = replace(
-            _META,
+            META,
             event_id=str(UUID(int=(number << 80) | chance.getrandbits(80))),
             aggregate=f"image:{image.id}",
             occurred_at=START + timedelta(seconds=number),

@@ -263,7 +263,7 @@ def _of_the_other(question: Question, facts: Facts, instance: Instance) -> Itera
     other = facts.hypervisors.get(current.hypervisor_id or "")
     here = {question.host} | (asking.names if asking else frozenset())
     there = {current.host} | (other.names if other else frozenset())
-    if common := sorted(name for name in here & there if name is not None):
+    if common := sorted(here & there):
         yield (
             f"{common[0]} is or was the host name of the asking hypervisor and of the one where it "
             "is: two machines may have one id or one name"

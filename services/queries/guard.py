@@ -146,3 +146,5 @@ def _named_in(document: Any) -> Iterator[str]:  # noqa: ANN401 (rows, and what t
         case list():
             for member in document:
                 yield from _named_in(member)
+        case _:
+            pass

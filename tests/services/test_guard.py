@@ -11,14 +11,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine, event, text
 
-from metaledger.producers.relay import Relay
-from metaledger.producers.settings import ProducerSettings, RelaySettings
+from metaledger.producers.settings import ProducerSettings
 from metaledger.producers.spool import Spool
 from metaledger.projector.database import connect
 from metaledger.schemas.jsonform import parse_line
-from metaledger.schemas.log.kafka import KafkaSettings, open_kafka_log
 
 from .samples import HOSTNAME_CHANGE, SCENARIO_HYPERVISOR, file_of, line, registered, updated
+from .waiting import wait_for
 
 EXPECTED = json.loads(HOSTNAME_CHANGE.with_suffix(".expect.json").read_text())["guard"]
 HERE, EVACUATED, NOBODY = EXPECTED["verdicts"]
@@ -204,31 +203,18 @@ def test_the_settings_name_the_sources_that_place_instances(metaledger, home, co
 @pytest.mark.kafka
 @pytest.mark.postgres
 @pytest.mark.parametrize("installation", INSTALLATIONS[1:], indirect=True)
-def test_a_relay_that_reports_is_enough(metaledger, installation, home):
+@pytest.mark.usefixtures("installation")
+def test_a_relay_that_reports_is_enough(metaledger, home, start):
     producer = ProducerSettings(service="nova", host="controller")
-    bootstrap, _, topic = installation.removeprefix("kafka://").partition("/")
-    log = open_kafka_log(KafkaSettings(bootstrap=bootstrap, topic=topic))
-    spool, writer = Spool(home / "nova.db", producer), log.writer()
-    evacuated = moved("EVACUATION", from_hypervisor_id=SCENARIO_HYPERVISOR, to_hypervisor_id=OTHER)
     back = moved(to_hypervisor_id=SCENARIO_HYPERVISOR, to_host="renamed")
-    events = [parse_line(json.dumps(each), producer.context()) for each in (back, evacuated)]
-    try:
-        spool.emit(events)
-        relay = Relay(
-            spool.engine,
-            writer,
-            spool.outbox,
-            partitions=log.partitions,
-            owner="test",
-            settings=RelaySettings(),
-        )
-        relay.drain()
-        metaledger("project")
-        assert online(metaledger) == "ALLOW"
-    finally:
-        writer.close()
-        spool.engine.dispose()
-        log.close()
+    evacuated = moved("EVACUATION", from_hypervisor_id=SCENARIO_HYPERVISOR, to_hypervisor_id=OTHER)
+    spool = Spool(home / "nova.db", producer)
+    spool.emit([parse_line(json.dumps(each), producer.context()) for each in (back, evacuated)])
+    spool.engine.dispose()
+    start("relay", "--spool", home / "nova.db")
+    start("project", "--follow")
+    wait_for(lambda: online(metaledger) == "ALLOW")
+    assert offline(metaledger) == "UNKNOWN"
 
 
 @pytest.mark.usefixtures("installation")
