@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Table, func, select
 
 from metaledger.projector.bulk import Bulk
 from metaledger.projector.folds.instance_turn import BASE
-from metaledger.projector.judgements import JUDGED, MANY_ON_A_HOST, Hypervisor, Instance, Told
+from metaledger.projector.judgements import JUDGED, Hypervisor, Instance, Told
+from metaledger.schemas.hypervisor import MANY_ON_A_HOST
 from metaledger.schemas.tables.hypervisor import hypervisor_hosts, hypervisors
 from metaledger.schemas.tables.instance import (
     instance_attribute_history,

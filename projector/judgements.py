@@ -28,8 +28,6 @@ JUDGED = (
     "instance_never_booted",
     "hypervisor_duplicate",
 )
-# Of which a host has many: nodes that come and go between the hosts that serve them.
-MANY_ON_A_HOST = "ironic"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,9 @@ without anything moving. Each class has the name of its Avro schema (`avro/hyper
 from dataclasses import dataclass
 from enum import StrEnum
 
+# The type of hypervisor of which a host has many: nodes that come and go between the hosts.
+MANY_ON_A_HOST = "ironic"
+
 
 class IdSource(StrEnum):
     """Where the id comes from: the driver, Nova's `compute_id` file, or made of host names."""

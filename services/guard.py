@@ -19,7 +19,8 @@ ALLOW, where all of this holds:
    host name that the question has. It never had a host name in common with the hypervisor where
    the instance is: a copied id file would let a machine ask for what it runs itself, and a place
    told by a name that both had may be either.
-4. No `hypervisor_duplicate` is open for either of the two hypervisors.
+4. No `hypervisor_duplicate` is open for either of the two hypervisors, and none is still to be
+   judged.
 5. Nothing of the instance or of either hypervisor is parked or in quarantine, and since the
    evacuation no record went there whose key nobody could read.
 6. The read model is of this log, and has reached the end that the log had when the question came.
@@ -109,8 +110,9 @@ class Facts:
     """What was found at `now`. `ends` is the log's end when the question came, by partition, and
     `checkpoints` how far it is projected.
 
-    `duplicates` are the hypervisors that an open anomaly of that kind names; `waiting` the
-    aggregates that are parked or have a record in quarantine, and `nameless_at` when the log took
+    `duplicates` are the hypervisors that an open anomaly of that kind names, `unjudged` those of
+    which one is still to be judged; `waiting` the aggregates that are parked or have a record in
+    quarantine, and `nameless_at` when the log took
     the last record in quarantine whose key cannot be read.
     """
 
@@ -123,6 +125,7 @@ class Facts:
     instances: Mapping[str, Instance]
     hypervisors: Mapping[str, Hypervisor]
     duplicates: frozenset[str]
+    unjudged: frozenset[str]
     waiting: frozenset[str]
     nameless_at: datetime | None
 
@@ -147,11 +150,12 @@ def judge(question: Question, facts: Facts) -> list[Judgement]:
 
 def is_passing(question: Question, facts: Facts) -> bool:
     """Whether something is in the way that passes by itself within moments: a projector that is
-    just behind, a source that was just asked while it had something to send.
+    just behind, a source that just reported while it had something to send.
     """
     awaited = question.sources or frozenset(facts.sources)
     sending = any(facts.sources[name].rows_waiting for name in awaited & facts.sources.keys())
-    return any(_of_projection(facts)) or (sending and not question.offline)
+    behind = any(_of_projection(facts)) or bool(facts.unjudged)
+    return behind or (sending and not question.offline)
 
 
 def _judged(
@@ -275,6 +279,8 @@ def _of_the_other(question: Question, facts: Facts, instance: Instance) -> Itera
 def _of_hypervisor(facts: Facts, hypervisor_id: str, name: str) -> Iterator[str]:
     if hypervisor_id in facts.duplicates:
         yield f"{name} may be two machines: see `metaledger anomalies --kind hypervisor_duplicate`"
+    if hypervisor_id in facts.unjudged:
+        yield f"whether {name} is two machines is not judged yet: run `metaledger project`"
     if f"hypervisor:{hypervisor_id}" in facts.waiting:
         yield f"events of {name} wait: see `metaledger quarantine list`"
 

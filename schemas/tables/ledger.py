@@ -268,4 +268,18 @@ parked_aggregates = View(
     ).where(aggregate_states.c.parked_since.is_not(None)),
 )
 
-VIEWS: tuple[View, ...] = (parked_aggregates,)
+unjudged_aggregates = View(
+    name="unjudged_aggregates",
+    comment="The aggregates of which anomalies are still to be judged, or a lineage to be derived.",
+    columns={
+        "aggregate_kind": "What is to be judged: image …",
+        "aggregate_id": "The bare id of what is.",
+        "event_id": "The event that gave reason to.",
+        "settles_at": "It is judged when all sources' reports have passed this time; null: now.",
+    },
+    select=select(
+        marks.c.aggregate_kind, marks.c.aggregate_id, marks.c.event_id, marks.c.settles_at
+    ),
+)
+
+VIEWS: tuple[View, ...] = (parked_aggregates, unjudged_aggregates)

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Select, and_, case, func, literal, null, or_, select, union_all
 
+from metaledger.schemas.hypervisor import MANY_ON_A_HOST
 from metaledger.schemas.tables.base import View
 from metaledger.schemas.tables.hypervisor import hypervisor_hosts, hypervisors
 from metaledger.schemas.tables.instance import instance_locations
@@ -27,7 +28,7 @@ _HAD_THE_NAME = and_(
 def _placed() -> Select[Any]:
     """The two kinds of stays apart, so that either database finds both by their indexes."""
     ids = func.count(_name.hypervisor_id.distinct())
-    ironic = func.count(case((func.lower(hypervisors.c.hypervisor_type) == "ironic", 1)))
+    ironic = func.count(case((hypervisors.c.hypervisor_type == MANY_ON_A_HOST, 1)))
     is_one = and_(ids == 1, ironic == 0)
     told = select(
         _stay.instance_uuid,

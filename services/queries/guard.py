@@ -63,6 +63,12 @@ _DUPLICATES = query(
     " WHERE kind = 'hypervisor_duplicate' AND withdrawn_by_event IS NULL"
 )
 
+_UNJUDGED = _among(
+    "SELECT aggregate_id FROM unjudged_aggregates"
+    " WHERE aggregate_kind = 'hypervisor' AND aggregate_id IN :ids",
+    "ids",
+)
+
 _SOURCES = query("""
     SELECT stream_id, count(*) AS partitions, min(reported_at) AS reported_at,
            min(oldest_unsent_at) AS oldest_unsent_at, max(rows_waiting) AS rows_waiting,
@@ -115,6 +121,7 @@ def facts(
             for row in rows(connection, _HYPERVISORS, ids=ids)
         },
         duplicates=frozenset(_named_in(rows(connection, _DUPLICATES))),
+        unjudged=frozenset(row["aggregate_id"] for row in rows(connection, _UNJUDGED, ids=ids)),
         waiting=frozenset(row["aggregate"] for row in waiting),
         nameless_at=nameless["recorded_at"],
     )

@@ -76,6 +76,7 @@ def facts_of(datas):
             for each, host in HOSTS.items()
         },
         duplicates=frozenset(),
+        unjudged=frozenset(),
         waiting=frozenset(),
         nameless_at=None,
     )
@@ -233,6 +234,8 @@ MISSING = {
     "a nameless record since": {"nameless_at": START + timedelta(minutes=2)},
     "a duplicate here": {"duplicates": frozenset({HERE})},
     "a duplicate there": {"duplicates": frozenset({THERE})},
+    "not judged here": {"unjudged": frozenset({HERE})},
+    "not judged there": {"unjudged": frozenset({THERE})},
     "not registered": {"hypervisors": {}},
     "removed": hypervisor(HERE, removed_at=START),
     "known by another host name": hypervisor(HERE, host="z"),

@@ -32,7 +32,7 @@ TOLD: st.SearchStrategy[EventData] = st.one_of(
         hypervisor_id=HYPERVISORS,
         id_source=st.just(IdSource.FILE),
         host=HOSTS,
-        hypervisor_type=st.sampled_from([None, "QEMU", "QEMU", "ironic", "Ironic"]),
+        hypervisor_type=st.sampled_from([None, "QEMU", "QEMU", "ironic"]),
     ),
     st.builds(HypervisorHostChanged, hypervisor_id=HYPERVISORS, from_host=HOSTS, to_host=HOSTS),
     st.builds(HypervisorRemoved, hypervisor_id=HYPERVISORS),
@@ -105,7 +105,7 @@ def derived(tables: Dump) -> list[tuple[Any, ...]]:
             where, by = told, "id"
         elif not had_it:
             where, by = None, "unknown"
-        elif len(had_it) == 1 and (types[min(had_it)] or "").lower() != "ironic":
+        elif len(had_it) == 1 and types[min(had_it)] != "ironic":
             where, by = min(had_it), "host"
         else:
             where, by = None, "ambiguous"
