@@ -60,10 +60,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stay:
-    """A stay of an instance, as told by an event that the log took at `recorded_at`.
-
-    `hypervisor_id` was told, `likely_id` follows from the host name alone. `left_id` is the
-    hypervisor that an evacuation names as left.
+    """A stay of an instance. `hypervisor_id` was told by the event, `likely_id` follows from the
+    host name alone.
     """
 
     hypervisor_id: str | None
@@ -72,9 +70,18 @@ class Stay:
     cause: str
     since: datetime
     until: datetime | None
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """An event that told where an instance came to: `left_id` is the hypervisor that it left, if
+    that was told, and `recorded_at` when the log took it.
+    """
+
     left_id: str | None
-    stream_id: str | None
-    recorded_at: datetime | None
+    stream_id: str
+    recorded_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +115,12 @@ class Source:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What was found at `now`. `ends` is the log's end when the question came, by partition, and
-    `checkpoints` how far it is projected.
+    `checkpoints` how far it is projected. `moves` are the events behind `evacuated` stays, by id.
 
     `duplicates` are the hypervisors that an open anomaly of that kind names, `unjudged` those of
     which one is still to be judged; `waiting` the aggregates that are parked or have a record in
-    quarantine, and `nameless_at` when the log took
-    the last record in quarantine whose key cannot be read.
+    quarantine, and `nameless_at` when the log took the last record in quarantine whose key cannot
+    be read.
     """
 
     now: datetime
@@ -123,6 +130,7 @@ class Facts:
     checkpoints: Mapping[int, int]
     sources: Mapping[str, Source]
     instances: Mapping[str, Instance]
+    moves: Mapping[str, Move]
     hypervisors: Mapping[str, Hypervisor]
     duplicates: frozenset[str]
     unjudged: frozenset[str]
@@ -168,7 +176,7 @@ def _judged(
     here = _here(question, instance)
     if here is not None:
         return Judgement(instance_uuid, Verdict.DENY, here)
-    stays = _since_evacuation(question.hypervisor_id, instance.stays)
+    stays = _since_evacuation(question, facts, instance)
     missing = [
         *_of_whereabouts(question, instance, stays),
         *_of_the_other(question, facts, instance),
@@ -202,13 +210,18 @@ def _current(instance: Instance) -> Stay | None:
     return last if last is not None and last.until is None else None
 
 
-def _since_evacuation(hypervisor_id: str, stays: Sequence[Stay]) -> Sequence[Stay]:
-    """The stays since the evacuation that ended the last one here; none where nothing did."""
+def evacuated(hypervisor_id: str, stays: Sequence[Stay]) -> Sequence[Stay]:
+    """The stays since the last one here, if that was ended by an evacuation; else none."""
     here = [place for place, stay in enumerate(stays) if stay.hypervisor_id == hypervisor_id]
     after = stays[here[-1] + 1 :] if here else ()
-    if after and after[0].cause == _EVACUATION and after[0].left_id == hypervisor_id:
-        return after
-    return ()
+    return after if after and after[0].cause == _EVACUATION else ()
+
+
+def _since_evacuation(question: Question, facts: Facts, instance: Instance) -> Sequence[Stay]:
+    """As `evacuated`, where the evacuation names this hypervisor by its id."""
+    after = evacuated(question.hypervisor_id, instance.stays)
+    move = facts.moves.get(after[0].event_id) if after else None
+    return after if move is not None and move.left_id == question.hypervisor_id else ()
 
 
 def _of_whereabouts(question: Question, instance: Instance, since: Sequence[Stay]) -> Iterator[str]:
@@ -288,9 +301,10 @@ def _of_hypervisor(facts: Facts, hypervisor_id: str, name: str) -> Iterator[str]
 def _of_what_waits(facts: Facts, aggregate: str, since: Sequence[Stay]) -> Iterator[str]:
     if aggregate in facts.waiting:
         yield "events of it wait: see `metaledger quarantine list`"
-    evacuated_at = since[0].recorded_at if since else None
     nameless_at = facts.nameless_at
-    if nameless_at is not None and (evacuated_at is None or nameless_at >= evacuated_at):
+    if nameless_at is not None and not (
+        since and nameless_at < facts.moves[since[0].event_id].recorded_at
+    ):
         yield (
             f"a record of {_at(nameless_at)} may be about it, for nobody can read its key: "
             "see `metaledger quarantine list`"
@@ -318,7 +332,10 @@ def _of_sources(question: Question, facts: Facts, since: Sequence[Stay]) -> Iter
             "by files alone)"
         )
         return
-    for stream_id in sorted(awaited | {stay.stream_id for stay in since if stay.stream_id}):
+    told_by = {
+        facts.moves[stay.event_id].stream_id for stay in since if stay.event_id in facts.moves
+    }
+    for stream_id in sorted(awaited | told_by):
         for trouble in _of_source(question, facts, facts.sources.get(stream_id)):
             yield f"source {stream_id} {trouble}: see `metaledger status`"
 

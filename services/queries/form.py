@@ -29,7 +29,7 @@ _TIMES = (
     "reported_at",
     "last_recorded_at",
 )
-_DOCUMENTS = ("details", "driver_info", "extra", "evacuation")
+_DOCUMENTS = ("details", "driver_info", "extra", "relocation")
 
 
 def query(sql: str, *times: str) -> TextualSelect:

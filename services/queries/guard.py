@@ -1,14 +1,23 @@
 """What the destroy guard asks: one round of statements, however many instances there are."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, TextualSelect, bindparam
 
-from metaledger.services.guard import Facts, Hypervisor, Instance, Question, Source, Stay
+from metaledger.services.guard import (
+    Facts,
+    Hypervisor,
+    Instance,
+    Move,
+    Question,
+    Source,
+    Stay,
+    evacuated,
+)
 from metaledger.services.queries import ledger
-from metaledger.services.queries.form import Row, query, rows
+from metaledger.services.queries.form import query, rows
 
 
 def _among(sql: str, *lists: str) -> TextualSelect:
@@ -16,20 +25,21 @@ def _among(sql: str, *lists: str) -> TextualSelect:
     return query(sql).bindparams(*(bindparam(name, expanding=True) for name in lists))
 
 
+_STAYS = _among(
+    "SELECT instance_uuid, told_hypervisor_id, hypervisor_id, host, cause, valid_from, valid_to,"
+    " set_by_event"
+    " FROM instance_hypervisors WHERE instance_uuid IN :uuids ORDER BY instance_uuid, version",
+    "uuids",
+)
+
 _INSTANCES = _among(
     "SELECT instance_uuid, deleted_at FROM instances WHERE instance_uuid IN :uuids", "uuids"
 )
 
-# Of an evacuation what its event told, for the stay does not name what was left.
-_STAYS = _among(
-    """
-    SELECT s.instance_uuid, s.told_hypervisor_id, s.hypervisor_id, s.host, s.cause, s.valid_from,
-           s.valid_to, e.stream_id, e.recorded_at,
-           CASE WHEN s.cause = 'EVACUATION' THEN e.data END AS evacuation
-      FROM instance_hypervisors s
-      LEFT JOIN ledger_events e ON e.event_id = s.set_by_event
-     WHERE s.instance_uuid IN :uuids ORDER BY s.instance_uuid, s.version""",
-    "uuids",
+_MOVES = _among(
+    "SELECT event_id, stream_id, recorded_at, data AS relocation FROM ledger_events"
+    " WHERE event_id IN :events",
+    "events",
 )
 
 _HYPERVISORS = _among(
@@ -86,9 +96,7 @@ def facts(
 ) -> Facts:
     """All that the rules need; `log` and its `ends` were looked at before the connection began."""
     uuids = list(question.instance_uuids)
-    stays: dict[str, list[Stay]] = {}
-    for row in rows(connection, _STAYS, uuids=uuids):
-        stays.setdefault(row["instance_uuid"], []).append(_stay(row))
+    stays = _stays(connection, uuids)
     places = {each[-1].hypervisor_id for each in stays.values()}
     ids = [question.hypervisor_id, *sorted(place for place in places if place)]
     aggregates = [f"instance:{each}" for each in uuids] + [f"hypervisor:{each}" for each in ids]
@@ -97,6 +105,8 @@ def facts(
         names.setdefault(row["hypervisor_id"], set()).add(row["host"])
     waiting = rows(connection, _WAITING, aggregates=aggregates, uuids=uuids, ids=ids)
     [nameless] = rows(connection, _NAMELESS)
+    homeless = [uuid for uuid in uuids if uuid not in stays or stays[uuid][-1].until is not None]
+    gone = rows(connection, _INSTANCES, uuids=homeless) if homeless else []
     return Facts(
         now=now,
         log=log,
@@ -107,11 +117,15 @@ def facts(
         },
         sources={row.pop("stream_id"): Source(**row) for row in rows(connection, _SOURCES)},
         instances={
-            row["instance_uuid"]: Instance(
-                deleted_at=row["deleted_at"], stays=stays.get(row["instance_uuid"], [])
-            )
-            for row in rows(connection, _INSTANCES, uuids=uuids)
+            **{uuid: Instance(deleted_at=None, stays=those) for uuid, those in stays.items()},
+            **{
+                row["instance_uuid"]: Instance(
+                    deleted_at=row["deleted_at"], stays=stays.get(row["instance_uuid"], [])
+                )
+                for row in gone
+            },
         },
+        moves=_moves(connection, question, stays),
         hypervisors={
             row["hypervisor_id"]: Hypervisor(
                 host=row["host"],
@@ -127,19 +141,40 @@ def facts(
     )
 
 
-def _stay(row: Row) -> Stay:
-    told = row["evacuation"] or {}
-    return Stay(
-        hypervisor_id=row["told_hypervisor_id"],
-        likely_id=row["hypervisor_id"],
-        host=row["host"],
-        cause=row["cause"],
-        since=row["valid_from"],
-        until=row["valid_to"],
-        left_id=told.get("from_hypervisor_id"),
-        stream_id=row["stream_id"],
-        recorded_at=row["recorded_at"],
-    )
+def _stays(connection: Connection, uuids: Sequence[str]) -> dict[str, list[Stay]]:
+    # Some thousand rows, and as mappings they would cost a multiple.
+    found: dict[str, list[Stay]] = {}
+    for row in connection.execute(_STAYS, {"uuids": uuids}):
+        uuid, told_id, likely_id, host, cause, since, until, event_id = row
+        stay = Stay(
+            hypervisor_id=told_id,
+            likely_id=likely_id,
+            host=host,
+            cause=cause,
+            since=since,
+            until=until,
+            event_id=event_id,
+        )
+        found.setdefault(uuid, []).append(stay)
+    return found
+
+
+def _moves(
+    connection: Connection, question: Question, stays: Mapping[str, Sequence[Stay]]
+) -> dict[str, Move]:
+    """The events that may show an evacuation from here, and what told of the instance since."""
+    events = [
+        stay.event_id
+        for those in stays.values()
+        for stay in evacuated(question.hypervisor_id, those)
+    ]
+    found = connection.execute(_MOVES, {"events": events}) if events else ()
+    return {
+        event_id: Move(
+            left_id=told.get("from_hypervisor_id"), stream_id=stream_id, recorded_at=recorded_at
+        )
+        for event_id, stream_id, recorded_at, told in found
+    }
 
 
 def _named_in(document: Any) -> Iterator[str]:  # noqa: ANN401 (rows, and what their details hold)

@@ -18,6 +18,7 @@ from metaledger.services.guard import (
     Facts,
     Hypervisor,
     Instance,
+    Move,
     Question,
     Source,
     Stay,
@@ -58,7 +59,15 @@ def facts_of(datas):
     ]
     tables = Folding().take(events).tables
     by_id = {each.meta.event_id: each for each in events}
-    stays = [_stay(row, by_id[row["set_by_event"]]) for row in tables.rows("instance_locations")]
+    stays = [_stay(row) for row in tables.rows("instance_locations")]
+    moves = {
+        event_id: Move(
+            left_id=getattr(each.data, "from_hypervisor_id", None),
+            stream_id=each.meta.stream_id,
+            recorded_at=each.meta.occurred_at,
+        )
+        for event_id, each in by_id.items()
+    }
     rows = tables.rows("instances")
     instances = {
         row["instance_uuid"]: Instance(deleted_at=row["deleted_at"], stays=stays) for row in rows
@@ -71,6 +80,7 @@ def facts_of(datas):
         checkpoints={0: 5, 1: 7},
         sources={"glance-1": FRESH},
         instances=instances,
+        moves=moves,
         hypervisors={
             each: Hypervisor(host=host, removed_at=None, names=frozenset({host}))
             for each, host in HOSTS.items()
@@ -82,7 +92,7 @@ def facts_of(datas):
     )
 
 
-def _stay(row, its):
+def _stay(row):
     return Stay(
         hypervisor_id=row["hypervisor_id"],
         likely_id={host: each for each, host in HOSTS.items()}.get(row["host"]),
@@ -90,9 +100,7 @@ def _stay(row, its):
         cause=row["cause"],
         since=row["valid_from"],
         until=row["valid_to"],
-        left_id=its.data.from_hypervisor_id if row["cause"] == "EVACUATION" else None,
-        stream_id=its.meta.stream_id,
-        recorded_at=its.meta.occurred_at,
+        event_id=row["set_by_event"],
     )
 
 
