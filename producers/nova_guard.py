@@ -20,17 +20,20 @@ migration completed. The guard is asked again at the next start. For `init_host`
 into the result, for what Nova holds to be evacuated must not be started here either.
 
 Where the assumptions do not hold, or the guard is set without a command, nova-compute refuses to
-start: `install` raises, and so does the method, for whoever loads hooks may have swallowed that.
-Nothing else that destroys is guarded (such as `running_deleted_instance_action`).
+start: `init_host` raises before it does anything. The configuration is read there, when it is known
+for certain, and not when the hook is loaded: an option that is read too early has its default, and
+that would be to guard nothing. Nothing else that destroys is guarded (such as
+`running_deleted_instance_action`).
 """
 
+import functools
 import inspect
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 import structlog
 
@@ -48,6 +51,7 @@ _NAMED = frozenset({_LOCAL, _MIGRATIONS, "MigrationList", "get_by_filters", "dri
 _EVACUATION = "evacuation"
 _MARK = "__metaledger_guard__"
 Migration = Any
+Function = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,38 +90,29 @@ def load() -> GuardSettings | None:
 
 
 def install(manager: Any) -> None:  # noqa: ANN401 (MODULE, when Nova has loaded it)
-    """Guards nova-compute, if its configuration says so; a second time it does nothing.
-
-    Raises OperatorError, or oslo's own error, where it should and cannot: nova-compute does not
-    start then, whether anybody hears the error or not.
+    """Guards nova-compute from its start on, if its configuration says so then; a second time it
+    does nothing.
     """
     owner = manager.ComputeManager
     if hasattr(owner, _MARK):
         return
-    original = vars(owner).get(_METHOD)
     setattr(owner, _MARK, True)
-    setattr(owner, _METHOD, _refusing("its settings cannot be read"))
-    try:
+    method = vars(owner).get(_METHOD)
+    owner.init_host = _checked(owner, owner.init_host, method)
+    if method is not None:
+        setattr(owner, _METHOD, _guarded(manager, method))
+
+
+def _checked(owner: Any, start: Function, method: Any) -> Function:  # noqa: ANN401
+    @functools.wraps(start)
+    def init_host(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         settings = load()
         if settings is not None:
-            _check_fits(owner, original)
-    except OperatorError as error:
-        setattr(owner, _METHOD, _refusing(str(error)))
-        raise
-    if settings is not None:
-        setattr(owner, _METHOD, _guarded(manager, original, settings))
-        _log.info("destroy guard installed", command=list(settings.command))
-    elif original is not None:
-        setattr(owner, _METHOD, original)
-    else:
-        delattr(owner, _METHOD)
+            _check_fits(owner, method)
+            _log.info("what was evacuated is guarded", command=list(settings.command))
+        return start(*args, **kwargs)
 
-
-def _refusing(reason: str) -> Callable[..., NoReturn]:
-    def refuse(*_args: object, **_kwargs: object) -> NoReturn:
-        raise OperatorError(f"nova-compute does not start without its destroy guard: {reason}")
-
-    return refuse
+    return init_host
 
 
 def _check_fits(owner: Any, method: Any) -> None:  # noqa: ANN401 (a class of Nova's, its method)
@@ -141,19 +136,17 @@ def _flaw(owner: Any, method: Any) -> str | None:  # noqa: ANN401 (as above)
     return None
 
 
-def _guarded(
-    manager: Any,  # noqa: ANN401 (a module of Nova's)
-    original: Any,  # noqa: ANN401 (its method)
-    settings: GuardSettings,
-) -> Callable[..., Any]:
-    def destroy_evacuated_instances(
-        self: Any,  # noqa: ANN401 (a ComputeManager)
-        context: object,
-        node_cache: Mapping[str, Any],
-    ) -> Mapping[str, Migration]:
-        sieve = _Sieve(self, context, node_cache, settings)
+def _guarded(manager: Any, original: Function) -> Function:  # noqa: ANN401 (a module of Nova's)
+    @functools.wraps(original)
+    def destroy_evacuated_instances(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        settings = load()
+        if settings is None:
+            return original(*args, **kwargs)
+        _check_fits(manager.ComputeManager, original)
+        self, context, nodes = inspect.signature(original).bind(*args, **kwargs).args
+        sieve = _Sieve(self, context, nodes, settings)
         with sieve.over(manager.objects.MigrationList):
-            evacuated = original(self, context, node_cache)
+            evacuated = original(self, context, nodes)
         return {**evacuated, **sieve.refused}
 
     return destroy_evacuated_instances
