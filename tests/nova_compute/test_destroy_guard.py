@@ -116,8 +116,9 @@ def test_without_the_guard_nova_does_what_it_does(evacuate: Evacuate, tmp_path: 
         ("ALLOW", "", "guard is set without a guard_command"),
         ("ALLOW", "'", "guard_command cannot be read"),
         ("other-nova", "/bin/true", "does not take self, context, node_cache"),
+        ("other-order", "/bin/true", "has not asked for the evacuations before it looked"),
     ],
-    ids=["no command", "no command line", "another Nova"],
+    ids=["no command", "no command line", "another Nova", "another order"],
 )
 def test_nova_does_not_start_where_the_guard_cannot_work(
     evacuate: Evacuate, answer: str, command: str, sentence: str

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, event, text
 
 from metaledger.producers.settings import ProducerSettings
 from metaledger.producers.spool import Spool
+from metaledger.producers.verdicts import judge
 from metaledger.projector.database import connect
 from metaledger.schemas.jsonform import parse_line
 
@@ -90,6 +91,16 @@ def moved(cause="LIVE_MIGRATION", **places):
     return line("InstanceRelocated", 1, instance_uuid=EVACUATED, cause=cause, **places)
 
 
+def report(stream, *, age_s=0, **data):
+    """What the relay of a source says of it."""
+    head = {
+        "aggregate": f"stream:{stream}/0",
+        "occurred_at": (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat(),
+    }
+    counts = {"rows_waiting": 0, "rows_max": 9, "unrecorded_aggregates": 0, **data}
+    return line("SourceProgressed", 0, meta=head, **counts)
+
+
 def judged(metaledger):
     events = metaledger("--json", "events").document
     return {
@@ -150,13 +161,8 @@ def test_a_projector_that_is_just_behind_is_waited_for(metaledger, home, config,
 def test_a_source_has_to_be_fresh_with_nothing_unsent(metaledger, home):
     stream = metaledger("--json", "events").document[0]["meta"]["stream_id"]
 
-    def progress(name=stream, *, age_s=0, **data):
-        head = {
-            "aggregate": f"stream:{name}/0",
-            "occurred_at": (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat(),
-        }
-        counts = {"rows_waiting": 0, "rows_max": 9, "unrecorded_aggregates": 0, **data}
-        told(metaledger, home, line("SourceProgressed", 0, meta=head, **counts))
+    def progress(name=stream, **data):
+        told(metaledger, home, report(name, **data))
 
     assert online(metaledger) == "UNKNOWN"
     progress(age_s=70)
@@ -179,17 +185,7 @@ def test_a_source_has_to_be_fresh_with_nothing_unsent(metaledger, home):
 @pytest.mark.usefixtures("embedded")
 def test_the_settings_name_the_sources_that_place_instances(metaledger, home, config):
     stream = metaledger("--json", "events").document[0]["meta"]["stream_id"]
-    counts = {"rows_waiting": 0, "rows_max": 9, "unrecorded_aggregates": 0}
-    reports = [
-        line(
-            "SourceProgressed",
-            0,
-            meta={"aggregate": f"stream:{name}/0", "occurred_at": at},
-            **counts,
-        )
-        for name, at in ((stream, datetime.now(UTC).isoformat()), ("spool", "2015-01-01T00:00:00Z"))
-    ]
-    told(metaledger, home, *reports)
+    told(metaledger, home, report(stream), report("spool", age_s=3600))
     assert online(metaledger) == "UNKNOWN"
     config.write_text(f'guard_wait_s = 0.0\nguard_streams = ["{stream}"]\n')
     metaledger("project")
@@ -198,6 +194,16 @@ def test_the_settings_name_the_sources_that_place_instances(metaledger, home, co
     refused = metaledger(*ASK, "--instance", EVACUATED)
     assert (refused.status, refused.out) == (2, "")
     assert "guard_streams: expected a list of strings" in refused.err
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_service_asks_the_command_line(metaledger, home):
+    stream = metaledger("--json", "events").document[0]["meta"]["stream_id"]
+    told(metaledger, home, report(stream))
+    command = (sys.executable, "-m", "metaledger.services")
+    answers = judge(SCENARIO_HYPERVISOR, "renamed", [*EXPECTED["verdicts"]], command=command)
+    found = {uuid: answer.verdict.value for uuid, answer in answers.items()}
+    assert found == EXPECTED["verdicts"]
 
 
 @pytest.mark.kafka

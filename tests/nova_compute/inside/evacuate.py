@@ -6,8 +6,8 @@ Run by the Python of Nova's environment, with this product on its path:
 
 Before each start of the old host's nova-compute the file `FOLDER/answer` gets the next answer of
 the guard's command, which the environment names. Prints what there was after each start, as JSON in
-the last line. ANSWER may be `other-nova`: the method is then one of a Nova that we do not know.
-Ends with 1 where a nova-compute did not start.
+the last line. ANSWER may be `other-nova` or `other-order`: the method is then one of a Nova that we
+do not know. Ends with 1 where a nova-compute did not start.
 """
 
 import json
@@ -57,7 +57,17 @@ class Evacuation(test_servers.ServerMovingTests):
             )
 
 
+def in_other_order(self: Any, context: Any, node_cache: Any) -> dict[str, Any]:
+    """It looks at what is here before it asks what was evacuated."""
+    for instance in self._get_instances_on_driver(context):
+        if objects.MigrationList.get_by_filters(context, {"instance_uuid": instance.uuid}):
+            self.driver.destroy(context, instance, node_cache, {})
+    return {}
+
+
 def main() -> int:
+    if "other-order" in ANSWERS:
+        manager.ComputeManager._destroy_evacuated_instances = in_other_order
     if "other-nova" in ANSWERS:
         manager.ComputeManager._destroy_evacuated_instances = lambda _self, _context: {}
     nova_guard.install(manager)
