@@ -114,6 +114,8 @@ _FITTING: dict[str, Sequence[str]] = {
     "instance": (*INSTANCES, "u"),
     "hypervisor_id": (HYPERVISOR, "h"),
     "hypervisor": (HYPERVISOR, "h"),
+    "host": ("compute-a", "h"),
+    "instances_from": ("lines.jsonl", "bytes"),
     "where": ("0:0", "0:3", "0/7", "0:999"),
     "aggregate": (
         f"image:{IMAGE}",
@@ -142,6 +144,8 @@ _SETTINGS = b"""
 ledger = "sqlite:///good.db"
 read_model = "sqlite:///read.db"
 event_bytes_max = 900000
+guard_wait_s = 0.0
+guard_streams = ["s"]
 [kafka]
 tls = true
 sasl_mechanism = "PLAIN"
