@@ -314,7 +314,7 @@ def _of_what_waits(facts: Facts, aggregate: str, since: Sequence[Stay]) -> Itera
 def _of_projection(facts: Facts) -> Iterator[str]:
     lag = sum(max(end - facts.checkpoints.get(n, 0), 0) for n, end in facts.ends.items())
     if lag:
-        yield f"{lag:,} records of the log are not projected yet: run `metaledger project`"
+        yield f"{lag:,} of the log's records are not projected yet: run `metaledger project`"
 
 
 def _of_sources(question: Question, facts: Facts, since: Sequence[Stay]) -> Iterator[str]:
@@ -323,7 +323,7 @@ def _of_sources(question: Question, facts: Facts, since: Sequence[Stay]) -> Iter
         if awaited:
             yield (
                 f"--offline is for a ledger that is fed by files alone, and source {min(awaited)} "
-                "places instances in this one"
+                "is waited for in this one"
             )
         return
     if not awaited:
@@ -348,7 +348,8 @@ def _of_source(question: Question, facts: Facts, source: Source | None) -> Itera
     if source.partitions < facts.log[1]:
         yield "has not reported for every partition"
     age_s = (facts.now - source.reported_at).total_seconds()
-    if age_s > question.source_lag_max_s:
+    # Not the other way round: a limit that is no number is kept by nothing.
+    if not age_s <= question.source_lag_max_s:
         yield f"has not reported since {_at(source.reported_at)}"
     # Its clock or ours is wrong, and then nobody knows how old the report is.
     if age_s < -question.source_lag_max_s:

@@ -94,7 +94,7 @@ def _look(settings: Settings, question: Question) -> Facts:
             facts = queries.guard.facts(
                 connection, question, log=identity, ends=ends, now=system_clock()
             )
-        if waited_s >= settings.guard_wait_s or not is_passing(question, facts):
+        if not waited_s < settings.guard_wait_s or not is_passing(question, facts):
             return facts
         time.sleep(_POLL_S)
         waited_s += _POLL_S

@@ -295,6 +295,11 @@ def test_the_sources_that_are_named_are_awaited_and_no_others():
     assert verdict([BOOT, EVACUATION], named, sources={}) is Verdict.UNKNOWN
 
 
+def test_a_limit_that_is_no_number_lets_nothing_pass():
+    question = replace(QUESTION, source_lag_max_s=float("nan"))
+    assert verdict([BOOT, EVACUATION], question) is Verdict.UNKNOWN
+
+
 def test_offline_waits_for_no_source_where_there_is_none():
     offline = replace(QUESTION, offline=True)
     assert verdict([BOOT, EVACUATION], offline, sources={}) is Verdict.ALLOW

@@ -142,7 +142,7 @@ def test_a_read_model_behind_the_log_allows_nothing(metaledger, home):
     metaledger("emit", file_of(home / "more.jsonl", registered()))
     result = metaledger(*ASK, "--offline", *LIVE)
     assert verdicts(result) == {HERE: "DENY", EVACUATED: "UNKNOWN"}
-    assert "1 records of the log are not projected" in result.document["verdicts"][1]["reason"]
+    assert "1 of the log's records are not projected" in result.document["verdicts"][1]["reason"]
     # They are events of the log too.
     assert set(judged(metaledger)) == {HERE, EVACUATED}
     metaledger("project")
