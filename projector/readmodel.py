@@ -174,6 +174,12 @@ def _create_generation(connection: Connection, generation: int) -> None:
     if schema is not None:
         connection.execute(text(f"CREATE SCHEMA {schema}"))
     METADATA.create_all(connection, tables=TABLES, checkfirst=False)
+    if schema is not None:
+        for table in TABLES:
+            if fillfactor := table.info.get("fillfactor"):
+                connection.execute(
+                    text(f"ALTER TABLE {schema}.{table.name} SET (fillfactor = {fillfactor})")
+                )
     statements = [line for view in VIEWS for line in _view_statements(connection, view, schema)]
     if schema is not None:
         statements += _public_names(connection, schema)

@@ -31,7 +31,7 @@ images = Table(
     Column("deleted_at", UtcTime, comment="When it was deleted, as its service said; null: live."),
     Column("last_event_id", Text, nullable=False, comment="The last event that told of it."),
     comment="Every image that the ledger has heard of, deleted ones too.",
-    **CHANGES_IN_PLACE,
+    info=CHANGES_IN_PLACE,
 )
 
 

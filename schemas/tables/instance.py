@@ -46,7 +46,7 @@ instances = Table(
     # What runs it.
     Index(None, "image_ref"),
     comment="Every instance that the ledger has heard of, deleted ones too.",
-    **CHANGES_IN_PLACE,
+    info=CHANGES_IN_PLACE,
 )
 
 instance_attribute_history = interval_table(

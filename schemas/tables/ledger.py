@@ -215,7 +215,7 @@ aggregate_states = Table(
         sqlite_where=text("parked_since IS NOT NULL"),
     ),
     comment="The projector's own memory of each aggregate; private.",
-    **CHANGES_IN_PLACE,
+    info=CHANGES_IN_PLACE,
 )
 
 marks = Table(
