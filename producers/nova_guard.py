@@ -45,6 +45,8 @@ _log = structlog.get_logger("metaledger.producers")
 
 GROUP = "metaledger"
 MODULE = "nova.compute.manager"
+# The options of `[metaledger]` that are the guard's.
+OPTIONS = frozenset({"guard", "guard_command", "guard_timeout_s"})
 _METHOD, _LOCAL, _MIGRATIONS = "_destroy_evacuated_instances", "_get_instances_on_driver", "objects"
 _PARAMETERS = ["self", "context", "node_cache"]
 _NAMED = frozenset({_LOCAL, _MIGRATIONS, "MigrationList", "get_by_filters", "driver", "destroy"})

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from metaledger.producers import administration
+from metaledger.producers import administration, nova_guard
 from metaledger.producers.nova_compute.settings import SPOOL, ComputeSettings
 from metaledger.producers.owners import OWNERS
 from metaledger.producers.settings import ProducerSettings
@@ -300,8 +300,10 @@ def _driver(conf: Path) -> str:
 def _hook_settings(settings: Settings, parser: RawConfigParser, conf: Path) -> str:
     given = dict(parser.items("metaledger")) if parser.has_section("metaledger") else {}
     known = {one.name for kind in (ProducerSettings, ComputeSettings) for one in fields(kind)}
-    if unknown := sorted(given.keys() - known):
+    if unknown := sorted(given.keys() - known - nova_guard.OPTIONS):
         raise UsageError(f"{conf}: [metaledger] has no setting {unknown[0]}")
+    if (given.get("guard") or "").lower() in _TRUE and not given.get("guard_command"):
+        raise UsageError(f"{conf} sets the guard without a guard_command: nova-compute won't start")
     deployment = given.get("deployment_id") or "default"
     if deployment != settings.deployment_id:
         raise UsageError(

@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from metaledger.producers import nova_guard
 from metaledger.producers.disks import Disks
 from metaledger.producers.guard import beside, described
 from metaledger.producers.hosting import current_request, log_where_the_service_does, with_request
@@ -129,5 +130,6 @@ _wrap_identity = functools.partial(identity.install, _identity)
 HOOKS: tuple[tuple[str, Action], ...] = (
     (imagebackend.MODULE, functools.partial(imagebackend.install, _disks)),
     (operations.MODULE, operations.install),
+    (nova_guard.MODULE, nova_guard.install),
     *((module, _wrap_identity) for module in identity.MODULES),
 )

@@ -134,6 +134,9 @@ def test_a_hooked_nova_compute_is_looked_at(home, findings):
     Spool(spool, ProducerSettings(service="nova-compute", host="here")).install()
     assert fine(f"spool = {spool}") == [True, True, True]
     assert fine(f"spool = {spool}", "dsks = true") == [True, False, True]
+    assert fine(f"spool = {spool}", "guard = true") == [True, False, True]
+    told = f"spool = {spool}", "guard = true", "guard_command = metaledger"
+    assert fine(*told) == [True, True, True]
     lines.remove("driver = metaledger")
     assert fine(f"spool = {spool}") == [False, True, True]
 
