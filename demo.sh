@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Shows what Metaledger does, on this machine and without a server:
 #
-#   ./demo.sh                   the incident of Glance bug 901534, step by step
+#   ./demo.sh                   five incidents: what each lost, and what the ledger knows
+#   ./demo.sh lost-base         one of them alone
 #   ./demo.sh --folder demo     the same, and keeps the ledger to play with
 #
 # What it needs is installed into .venv-demo beside this file, once; an environment of the tests

@@ -1,37 +1,35 @@
-"""`demo`: an incident of the past, step by step on an embedded ledger in a folder of its own.
+"""`demo`: five incidents of the past, on an embedded ledger in a folder of its own.
 
-The events stand in `demo/` beside the commands' package; nothing of the user's is touched.
+Nothing of the user's is touched. What is shown are the answers of the commands that are named.
 """
 
-import json
 import shutil
 import sys
 import tempfile
+import textwrap
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from metaledger.schemas.errors import UsageError
 from metaledger.schemas.jsonform import parse_line
-from metaledger.services import parts, queries
-from metaledger.services.commands.anomalies import for_people
-from metaledger.services.commands.image import explained, explanation_table, image_as_of
+from metaledger.services import parts
+from metaledger.services.commands.incidents import INCIDENTS, Incident
 from metaledger.services.commands.project import project_to_end
-from metaledger.services.output import Document, Views
-from metaledger.services.reading import reading
+from metaledger.services.output import Document, Output, Views
 from metaledger.services.settings import RegistrySettings, Settings
 from metaledger.services.shell import DONE, Shell, add_command
-from metaledger.services.terminal import seconds_only, table, table_of
+from metaledger.services.terminal import harmless
 from metaledger.services.writing import append
 
-SCENARIO = "1-purge-on-upload.jsonl"
+_NAMES = ", ".join(incident.name for incident in INCIDENTS)
+_WIDTH = 88
 
 
 def register(app: typer.Typer) -> None:
@@ -41,94 +39,88 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     shell: Shell,
+    incident: Annotated[
+        str | None, typer.Argument(metavar="[INCIDENT]", help=f"one alone: {_NAMES}")
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="keep ledger and read model there")
     ] = None,
 ) -> int:
-    """What the ledger knows after a service has lost metadata: Glance bug 901534, step by step."""
+    """Five incidents: what each lost, and what the ledger still knows."""
+    chosen = [one for one in INCIDENTS if incident in (None, one.name)]
+    if not chosen:
+        raise UsageError(f"no incident is called {harmless(incident or '')}: there are {_NAMES}")
+    output = _Answers(as_json=shell.output.as_json)
     with ExitStack() as stack:
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        document = played(shell.settings, place)
-    shell.output.answer(document, lambda: _told(document, folder))
+        own = Shell(_settings(shell.settings, place), output)
+        told = [_played(own, output, one, number) for number, one in enumerate(chosen, start=1)]
+    shell.output.answer({"incidents": told}, lambda: _onward(chosen, folder))
     return DONE
 
 
-def played(settings: Settings, folder: Path) -> Document:
-    """Plays the incident in the folder, and gives what is to be seen after each step."""
+class _Answers(Output):
+    """Keeps what commands answer, and shows it to people at once."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__(as_json=as_json)
+        self.latest: Document = None
+
+    # typing.override asks for Python 3.12.
+    def answer(  # type: ignore[explicit-override]
+        self, document: Document, view: Callable[[], Views]
+    ) -> None:
+        self.latest = document
+        if not self.as_json:
+            super().answer(document, view)
+
+    def tell(self, *parts: Text | str) -> None:
+        """Something around the answers, for people alone."""
+        if not self.as_json:
+            self.say(*parts)
+
+
+def _settings(settings: Settings, folder: Path) -> Settings:
+    """An embedded ledger in the folder, whatever else is configured."""
     folder.mkdir(parents=True, exist_ok=True)
     ledger = folder / "metaledger.db"
     if ledger.exists():
         raise UsageError(f"{ledger} is there already: the demo begins in an empty folder")
-    settings = replace(
+    return replace(
         settings,
         ledger=f"sqlite:///{ledger}",
         read_model=f"sqlite:///{folder / 'metaledger-read.db'}",
         deployment_id="default",
         registry=RegistrySettings(),
     )
-    text = files("metaledger.services").joinpath("demo", SCENARIO).read_text(encoding="utf-8")
-    registered, uploaded = text.splitlines()
-    image_id = json.loads(registered)["data"]["image_id"]
-    before = _step(settings, registered, image_id)
-    after = _step(settings, uploaded, image_id)
-    with reading(settings.read_model) as connection:
-        uploaded_at: datetime = after["attributes"]["data_uploaded_at"]
-        return {
-            "image_id": image_id,
-            "registered": before,
-            "uploaded": after,
-            "explained": [
-                explained(row)
-                for row in queries.image.explanation(connection, image_id, queries.END_OF_TIME)
-            ],
-            "anomalies": queries.ledger.anomalies(connection),
-            "as_of": image_as_of(connection, image_id, uploaded_at - timedelta(seconds=30)),
-        }
 
 
-def _step(settings: Settings, line: str, image_id: str) -> Document:
-    """Appends an event, projects it, and gives the image as it then is."""
-    append(settings, [parse_line(line, parts.producer_settings(settings).context())])
-    project_to_end(settings)
-    with reading(settings.read_model) as connection:
-        return image_as_of(connection, image_id, None)
+def _played(shell: Shell, output: _Answers, incident: Incident, number: int) -> Document:
+    """Appends the incident's events, projects them, and asks."""
+    output.tell(_head(f"{number}. {incident.title}"), *_wrapped(incident.lost), incident.link)
+    text = files("metaledger.services").joinpath("demo", incident.file).read_text("utf-8")
+    context = parts.producer_settings(shell.settings).context()
+    append(shell.settings, [parse_line(line, context) for line in text.splitlines()])
+    project_to_end(shell.settings)
+    answers = []
+    for question in incident.questions:
+        output.tell("", *_wrapped(question.says), _typed(question.words), "")
+        question.ask(shell)
+        asked = f"metaledger {question.words}"
+        answers.append({"says": question.says, "command": asked, "answer": output.latest})
+    # What the guard judged is in the ledger, and is to be seen.
+    project_to_end(shell.settings)
+    return {
+        "name": incident.name,
+        "title": incident.title,
+        "link": incident.link,
+        "lost": incident.lost,
+        "answers": answers,
+    }
 
 
-def _told(document: Document, folder: Path | None) -> Views:
-    yield from _incident(document)
-    yield from _ledger(document)
-    yield from _onward(document, folder)
-
-
-def _incident(document: Document) -> Views:
-    yield _head("1. A snapshot of an instance is registered in Glance")
-    yield "Nova registers the image, and says with its properties where it comes from."
-    yield ""
-    yield _properties(document["registered"])
-    yield _head("2. Its data is uploaded")
-    yield "The upload of the data carries properties too, and the Glance of then took them for the"
-    yield "whole set: what they did not name, it purged. Nobody had asked for that."
-    yield "(https://bugs.launchpad.net/glance/+bug/901534)"
-    yield _head("3. What Glance shows now")
-    yield "The rest is gone: the instance, the user's own keys, even that it is a snapshot. The"
-    yield "tables call the old rows deleted, and say neither when nor by whom, nor what was meant."
-    yield ""
-    yield _properties(document["uploaded"])
-
-
-def _ledger(document: Document) -> Views:
-    yield _head("4. What the ledger still knows: each key, and why it is gone or there")
-    yield explanation_table(document["explained"])
-    yield _head("5. It was noticed when it happened")
-    columns = ("occurred_at", "severity", "kind", "details")
-    yield table_of(columns, map(for_people, document["anomalies"]))
-    at = seconds_only(document["as_of"]["as_of"].isoformat().replace("+00:00", "Z"))
-    yield _head(f"6. And it knows the image as it was, here at {at}")
-    yield _properties(document["as_of"])
-
-
-def _onward(document: Document, folder: Path | None) -> Views:
-    yield _head("7. The same by hand")
+def _onward(chosen: Sequence[Incident], folder: Path | None) -> Views:
+    yield _head("The same by hand")
     # Where it is installed for this demo alone, its name is on nobody's path.
     program = "metaledger"
     if shutil.which(program) is None:
@@ -137,20 +129,19 @@ def _onward(document: Document, folder: Path | None) -> Views:
         yield f"The ledger of this demo is gone again. To keep it:  {program} demo --folder demo"
         return
     yield f"cd {folder}"
-    for command in (
-        "events",
-        f"image explain {document['image_id']}",
-        f"image show {document['image_id']} --as-of {document['as_of']['as_of'].isoformat()}",
-        "anomalies",
-        'sql "SELECT key, end_reason FROM image_property_history"',
-    ):
-        yield f"{program} {command}"
+    yield f"{program} events"
+    for incident in chosen:
+        yield f"{program} {incident.questions[0].words}"
+    yield f'{program} sql "SELECT kind, aggregate_id FROM anomalies"'
 
 
 def _head(text: str) -> Text:
     return Text(f"\n{text}\n", style="bold")
 
 
-def _properties(image: Document) -> Table:
-    rows = ((row["key"], row["value"]) for row in image["properties"])
-    return table(("property", "value"), rows)
+def _typed(words: str) -> Text:
+    return Text(f"$ metaledger {words}", style="cyan")
+
+
+def _wrapped(text: str) -> Sequence[str]:
+    return textwrap.wrap(text, _WIDTH)

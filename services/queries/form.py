@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, TextualSelect, bindparam, text
+from sqlalchemy import Boolean, Connection, TextualSelect, bindparam, text
 from sqlalchemy.types import TypeEngine
 
 from metaledger.schemas.tables import JsonValue, UtcTime
@@ -30,12 +30,15 @@ _TIMES = (
     "last_recorded_at",
 )
 _DOCUMENTS = ("details", "driver_info", "extra", "relocation")
+# SQLite has numbers for them.
+_FLAGS = ("declared_lost", "parks")
 
 
 def query(sql: str, *times: str) -> TextualSelect:
     """A query whose known columns and named parameters have the types of the tables."""
     typed = dict[str, TypeEngine[Any]]((name, UtcTime()) for name in _TIMES if name in sql)
     typed |= {name: JsonValue for name in _DOCUMENTS if name in sql}
+    typed |= {name: Boolean() for name in _FLAGS if name in sql}
     return (
         text(sql).bindparams(*(bindparam(name, type_=UtcTime()) for name in times)).columns(**typed)
     )

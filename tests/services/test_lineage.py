@@ -36,6 +36,7 @@ def test_the_base_that_a_rebuild_dropped_is_known(metaledger):
     assert document["evidence"] == "derived"
     assert document["parent_image_id"] == document["root_image_id"] == B
     assert document["declared_base_image_ref"] is None
+    assert document["declared_lost"] is False
     assert [node["image_id"] for node in document["nodes"]] == [B, C]
     assert document["edges"] == [{"image_id": C, "to_image_id": B, "evidence": "derived"}]
     told = metaledger("image", "lineage", C)
