@@ -13,6 +13,7 @@ from rich.text import Text
 
 from metaledger.projector import quarantine as decisions
 from metaledger.projector.intake import Rules
+from metaledger.projector.stage import derive
 from metaledger.schemas.errors import MetaledgerError, UsageError
 from metaledger.schemas.events import Draft
 from metaledger.schemas.jsonform import to_json
@@ -110,6 +111,7 @@ def release(shell: Shell, aggregate: Aggregate) -> int:
             clock_skew_max=timedelta(seconds=settings.projector.clock_skew_max_s),
         )
         released = decisions.release(store, parts.codec_of(settings), rules, aggregate)
+        derive(store, at_end=False)
 
     def view() -> Views:
         yield f"{released.turns:,} records had their turn."
