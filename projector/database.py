@@ -85,7 +85,9 @@ def _postgres(place: URL) -> Engine:
 
 
 def _sqlite(place: URL) -> Engine:
-    engine = create_engine(place, connect_args={"timeout": LOCK_TIMEOUT_S})
+    # A statement of as many rows as it takes has some 4 MB prepared, and the driver keeps 128.
+    asked = {"timeout": LOCK_TIMEOUT_S, "cached_statements": 8}
+    engine = create_engine(place, connect_args=asked)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: object) -> None:

@@ -29,7 +29,7 @@ from metaledger.projector.bulk import Bulk
 from metaledger.projector.folds.image import BASE_IMAGE_REF
 from metaledger.projector.folds.instance_turn import BASE
 from metaledger.projector.judged import Subjects
-from metaledger.projector.lineage import Declared, Lineage, Run, Taken, Upload
+from metaledger.projector.lineage import Declared, Lineage, Run, Taken, Upload, possible_id
 from metaledger.projector.rows import Values
 from metaledger.schemas.tables.image import image_property_history, images
 from metaledger.schemas.tables.instance import (
@@ -82,7 +82,9 @@ class Derivation:
         return [Report(*row) for row in self._connection.execute(statement)]
 
     def marks(self, settled_until: datetime | None, *, marks_max: int) -> list[Mark]:
-        """What is to be derived now, and what waited to be judged until all sources were so far."""
+        """What is to be derived now, and what waited to be judged until all sources were so far; in
+        no order, for what comes of it has none.
+        """
         columns = marks.c
         due: ColumnElement[bool] = columns.settles_at.is_(None)
         if settled_until is not None:
@@ -90,7 +92,6 @@ class Derivation:
         statement = (
             select(columns.event_id, columns.aggregate_kind, columns.aggregate_id)
             .where(due)
-            .order_by(columns.event_id)
             .limit(marks_max)
         )
         return [Mark(*row) for row in self._connection.execute(statement)]
@@ -105,7 +106,10 @@ class Derivation:
                 delete(marks).where(
                     self._bulk.among(marks.c.event_id, [mark.event_id for mark in of_kind]),
                     marks.c.aggregate_kind == kind,
-                    self._bulk.among(marks.c.aggregate_id, [mark.aggregate_id for mark in of_kind]),
+                    # As an expression, or SQLite looks up each pair of the two lists.
+                    self._bulk.among(
+                        marks.c.aggregate_id + "", [mark.aggregate_id for mark in of_kind]
+                    ),
                 )
             )
 
@@ -128,10 +132,17 @@ class Derivation:
         """The SnapshotTaken of these images."""
         found = defaultdict[str, list[Taken]](list)
         those = self._bulk.among(snapshots_taken.c.image_id, image_ids)
-        for row in self._connection.execute(select(snapshots_taken).where(those)).mappings():
-            found[row["image_id"]].append(
-                Taken(**{name: row[name] for name in Taken.__dataclass_fields__})
-            )
+        for row in self._connection.execute(select(snapshots_taken).where(those)):
+            if possible_id(row.instance_uuid):
+                found[row.image_id].append(
+                    Taken(
+                        event_id=row.event_id,
+                        occurred_at=row.occurred_at,
+                        instance_uuid=row.instance_uuid,
+                        image_ref=possible_id(row.image_ref),
+                        purpose=row.purpose,
+                    )
+                )
         return found
 
     def uploads(self, image_ids: Sequence[str]) -> Mapping[str, Upload]:
@@ -146,7 +157,7 @@ class Derivation:
             row.image_id: Upload(
                 event_id=row.event_id,
                 occurred_at=row.occurred_at,
-                instance_uuid=row.instance_uuid,
+                instance_uuid=possible_id(row.instance_uuid),
                 begun_at=row.registered_at,
             )
             for row in self._connection.execute(statement)
@@ -171,6 +182,7 @@ class Derivation:
                 lost=row.end_reason not in (None, "image_deleted"),
             )
             for row in self._connection.execute(statement)
+            if possible_id(row.value)
         }
 
     def runs(self, instance_uuids: Collection[str]) -> Mapping[str, list[Run]]:
@@ -190,7 +202,8 @@ class Derivation:
         )
         found = defaultdict[str, list[Run]](list)
         for instance_uuid, image_ref, since, until in self._connection.execute(statement):
-            found[instance_uuid].append(Run(image_ref=image_ref, since=since, until=until))
+            run = Run(image_ref=possible_id(image_ref), since=since, until=until)
+            found[instance_uuid].append(run)
         return found
 
     def booted(self, instance_uuids: Collection[str]) -> set[str]:
@@ -223,10 +236,21 @@ class Derivation:
             found[image_id].append(ancestor)
         return {image_id: tuple(those) for image_id, those in found.items()}
 
-    def put_lineage(self, those: Sequence[Lineage], edges: Mapping[str, str | None]) -> None:
-        """The snapshots, and what is said of each image."""
-        self.put(snapshots, [values for one in those if (values := _snapshot_values(one))])
-        self.put(derived_lineage, [_lineage_values(one, edges[one.image_id]) for one in those])
+    def put_lineage(
+        self,
+        image_ids: Sequence[str],
+        those: Sequence[Lineage],
+        edges: Mapping[str, str | None],
+    ) -> None:
+        """The snapshots, and what is said of each image; of the others of these images nothing."""
+        self.replace(
+            snapshots, image_ids, [values for one in those if (values := _snapshot_values(one))]
+        )
+        self.replace(
+            derived_lineage,
+            image_ids,
+            [_lineage_values(one, edges[one.image_id]) for one in those],
+        )
 
     # What is to be derived next, each for the mark of the chunk that gave reason to.
 

@@ -30,6 +30,10 @@ JUDGED = (
 )
 
 
+# Enough to see where a path leads; all of it stands in image_ancestors.
+_SHOWN_MAX = 20
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """An anomaly as things stand; `aggregate` is its subject."""
@@ -107,13 +111,13 @@ def of_image(lineage: Lineage, upload: Upload | None, *, booted: bool) -> Iterat
                 "parent_image_id": lineage.parent_image_id,
             },
         )
-    if lineage.path.returns and lineage.edge_event_id is not None:
+    if lineage.path.is_endless and lineage.edge_event_id is not None:
         yield Judgement(
             kind="lineage_cycle",
             severity="error",
             aggregate=aggregate,
             event_id=lineage.edge_event_id,
-            details={"path": [lineage.image_id, *lineage.path.ancestors]},
+            details={"path": [lineage.image_id, *lineage.path.ancestors[:_SHOWN_MAX]]},
         )
 
 

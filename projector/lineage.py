@@ -9,6 +9,8 @@ to the parent, else to what is declared. Decided here, where the contract leaves
 - Where the image that ran is not told, it is what the instance ran then, by the times at which its
   events happened; where the ledger knows of none so early, the first one that it knows of.
 - A path ends where it would come to an image a second time, and at DEPTH_MAX.
+- What an id cannot be is none: an empty text, or one of more than ID_CHARS_MAX characters. A
+  property is whatever a user wrote.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +19,8 @@ from datetime import datetime
 
 # Far beyond a snapshot of a snapshot a night; a hostile chain costs a row for each two images.
 DEPTH_MAX = 1_000
+# What the services' own columns hold, and an index of any database takes.
+ID_CHARS_MAX = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +77,12 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Path:
-    """The ancestors of an image, its edge's end first. `returns`: the path leads back to it."""
+    """The ancestors of an image, its edge's end first. `is_endless`: the path leads back to the
+    image, or goes on beyond DEPTH_MAX.
+    """
 
     ancestors: tuple[str, ...]
-    returns: bool
+    is_endless: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +166,11 @@ def running_at(runs: Sequence[Run], at: datetime) -> str | None:
     return last.image_ref if last.until is None or at < last.until else None
 
 
+def possible_id(text: str | None) -> str | None:
+    """The text, where it can be an id."""
+    return text if text and len(text) <= ID_CHARS_MAX else None
+
+
 def edge_of(snapshot: Snapshot | None, declared: Declared | None) -> str | None:
     """Where the image's edge goes."""
     parent = snapshot.parent_image_id if snapshot else None
@@ -173,7 +184,7 @@ def path_of(image_id: str, edge: Callable[[str], str | None]) -> Path:
     at = edge(image_id)
     while at is not None and at != image_id and at not in ancestors:
         if len(ancestors) == DEPTH_MAX:
-            break
+            return Path(ancestors=tuple(ancestors), is_endless=True)
         ancestors[at] = None
         at = edge(at)
-    return Path(ancestors=tuple(ancestors), returns=at == image_id)
+    return Path(ancestors=tuple(ancestors), is_endless=at == image_id)

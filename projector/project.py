@@ -27,6 +27,8 @@ __all__ = ["OnProgress", "Progress", "Settings", "bring_up_to_end", "follow"]
 
 # A projector that has no rest derives all the same; a batch takes about as long.
 _DERIVE_EVERY = timedelta(seconds=2)
+# Some tenths of a second: meanwhile nobody polls the log, nor hears of a stop.
+_DERIVE_TURNS_MAX = 5
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 _log = get_logger()
@@ -97,7 +99,7 @@ def follow(
             try:
                 idle = not run.step()
                 if idle or clock() - derived_at >= _DERIVE_EVERY:
-                    derive(store, at_end=idle)
+                    derive(store, at_end=idle, turns_max=_DERIVE_TURNS_MAX)
                     derived_at = clock()
             except (Fenced, Unreachable) as error:
                 _log.warning("projector.retries", reason=str(error), failures=failures)

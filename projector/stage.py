@@ -14,41 +14,69 @@ log. What does not hold any longer is withdrawn at once.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
+
+from structlog import get_logger
 
 from metaledger.projector import judgements
 from metaledger.projector.derived import Derivation, Mark, Report
 from metaledger.projector.judgements import Judgement
-from metaledger.projector.lineage import Lineage, Run, edge_of, path_of, snapshot_of
+from metaledger.projector.lineage import (
+    DEPTH_MAX,
+    Lineage,
+    Run,
+    edge_of,
+    path_of,
+    possible_id,
+    snapshot_of,
+)
 from metaledger.projector.store import Store
+from metaledger.schemas.errors import Unstorable
 from metaledger.schemas.identity import derived_id
 from metaledger.schemas.tables.lineage import image_ancestors
 
-# A transaction of some 20 statements: some 100 ms, and a few megabytes.
-_MARKS_MAX = 1_000
+# A transaction of some 20 statements. Each image may have DEPTH_MAX ancestors: 250,000 rows.
+_MARKS_MAX = 250
 # Reports come every 20 s. What its relay sends after an outage withdraws what it mends.
 _SILENT_MAX = timedelta(minutes=10)
 _ALWAYS = datetime(9999, 12, 31, tzinfo=UTC)
+# What is put off until then is put aside.
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+_log = get_logger()
 
 
-def derive(store: Store, *, at_end: bool) -> int:
-    """Works off all marks that are due; gives how many those were.
+def derive(store: Store, *, at_end: bool, turns_max: int | None = None) -> int:
+    """Works off the marks that are due, in at most so many transactions; gives how many those were.
 
-    `at_end`: all that is in the log was projected. Raises Unreachable, and what the store raises.
+    `at_end`: all that is in the log was projected. Raises Unreachable, and what the store raises; a
+    mark from which the database refuses what was derived is put aside, and told in the log.
     """
     with store.reading() as transaction:
         if not transaction.is_marked():
             return 0
-    done = 0
-    while True:
-        with store.deriving() as derivation:
-            derivation.lease()
-            settled_until = _settled_until(derivation.reports(), at_end=at_end)
-            marks = derivation.marks(settled_until, marks_max=_MARKS_MAX)
-            if not marks:
-                return done
-            _work_off(derivation, marks, settled_until)
+    done, marks_max = 0, _MARKS_MAX
+    for _ in count() if turns_max is None else range(turns_max):
+        marks: Sequence[Mark] = ()
+        try:
+            with store.deriving() as derivation:
+                derivation.lease()
+                settled_until = _settled_until(derivation.reports(), at_end=at_end)
+                marks = derivation.marks(settled_until, marks_max=marks_max)
+                if not marks:
+                    break
+                _work_off(derivation, marks, settled_until)
+        except Unstorable as error:
+            if len(marks) > 1:
+                marks_max = len(marks) // 2
+                continue
+            _log.error("mark put aside", mark=tuple(*marks), error=str(error))
+            with store.deriving() as derivation:
+                derivation.lease()
+                derivation.mark_for_judgement(dict.fromkeys(marks, _NEVER))
         done += len(marks)
+    return done
 
 
 def _settled_until(reports: Sequence[Report], *, at_end: bool) -> datetime | None:
@@ -82,14 +110,16 @@ def _work_off(
             for judgement in judgements.of_instance(instance)
         ]
     if hypervisors:
+        last = because["hypervisor"][hypervisors[-1]]
         near = derivation.subjects.hypervisors_near(hypervisors)
+        # Theirs too: a neighbour may share its host name with one that is no neighbour of these.
+        around = derivation.subjects.hypervisors_near([it.hypervisor_id for it in near])
         for other in near:
             because["hypervisor"].setdefault(
-                other.hypervisor_id,
-                Mark(marks[-1].event_id, "hypervisor", other.hypervisor_id),
+                other.hypervisor_id, last._replace(aggregate_id=other.hypervisor_id)
             )
         found["hypervisor"] = [
-            judgement for it in near for judgement in judgements.of_hypervisor(it, near)
+            judgement for it in near for judgement in judgements.of_hypervisor(it, around)
         ]
     derivation.done(marks)
     for kind, judged in found.items():
@@ -101,7 +131,7 @@ def _derive_images(derivation: Derivation, image_ids: Sequence[str]) -> list[Jud
     known = _Known(derivation, image_ids)
     told = [image_id for image_id in image_ids if known.is_told(image_id)]
     own = {image_id: known.edge(image_id) for image_id in told}
-    before = derivation.edges(told)
+    before = derivation.edges(image_ids)
     edges = _reachable(derivation, own)
     those = [
         Lineage(
@@ -113,10 +143,10 @@ def _derive_images(derivation: Derivation, image_ids: Sequence[str]) -> list[Jud
         for image_id in told
     ]
     derivation.mark_descendants(
-        [image_id for image_id in told if before.get(image_id) != own[image_id]]
+        [image_id for image_id in image_ids if before.get(image_id) != own.get(image_id)]
     )
-    derivation.put_lineage(those, own)
-    _put_ancestors(derivation, those)
+    derivation.put_lineage(image_ids, those, own)
+    _put_ancestors(derivation, image_ids, those)
     return [
         judgement
         for one in those
@@ -152,7 +182,8 @@ class _Known:
 
     def is_told(self, image_id: str) -> bool:
         """Whether there is anything to say of it."""
-        return self.snapshots[image_id] is not None or image_id in self.declared
+        has_any = self.snapshots[image_id] is not None or image_id in self.declared
+        return has_any and possible_id(image_id) is not None
 
     def is_booted(self, image_id: str) -> bool:
         """Whether its instance was seen to boot."""
@@ -168,7 +199,9 @@ def _reachable(derivation: Derivation, own: Mapping[str, str | None]) -> dict[st
     """All edges on the paths from these; a statement a generation."""
     edges = dict(own)
     frontier = {edge for edge in own.values() if edge is not None} - edges.keys()
-    while frontier:
+    for _ in range(DEPTH_MAX):
+        if not frontier:
+            break
         found = derivation.edges(frontier)
         edges.update(dict.fromkeys(frontier))
         edges.update(found)
@@ -176,17 +209,19 @@ def _reachable(derivation: Derivation, own: Mapping[str, str | None]) -> dict[st
     return edges
 
 
-def _put_ancestors(derivation: Derivation, those: Sequence[Lineage]) -> None:
-    before = derivation.ancestors([one.image_id for one in those])
-    changed = [one for one in those if before.get(one.image_id, ()) != one.path.ancestors]
-    changed_ids = [one.image_id for one in changed]
+def _put_ancestors(
+    derivation: Derivation, image_ids: Sequence[str], those: Sequence[Lineage]
+) -> None:
+    before = derivation.ancestors(image_ids)
+    now = {one.image_id: one.path.ancestors for one in those}
+    changed = [it for it in image_ids if before.get(it, ()) != now.get(it, ())]
     rows = [
-        (one.image_id, ancestor, depth)
-        for one in changed
-        for depth, ancestor in enumerate(one.path.ancestors, start=1)
+        (image_id, ancestor, depth)
+        for image_id in changed
+        for depth, ancestor in enumerate(now.get(image_id, ()), start=1)
     ]
-    derivation.replace(image_ancestors, changed_ids, rows)
-    derivation.mark_instances(changed_ids)
+    derivation.replace(image_ancestors, changed, rows)
+    derivation.mark_instances(changed)
 
 
 def _settle(

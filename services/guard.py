@@ -232,6 +232,11 @@ def _of_whereabouts(question: Question, instance: Instance, since: Sequence[Stay
             f"since its evacuation it was at a place told by host name alone ({unnamed[0].host}), "
             "which may have been here"
         )
+    elif any(stay.host is None for stay in since):
+        yield (
+            "a place that it came to since its evacuation was told without its host name: a way "
+            "back that was told by host name alone would not be seen"
+        )
     current = _current(instance)
     if current is not None:
         if not current.hypervisor_id:
@@ -268,6 +273,8 @@ def _of_the_asking(question: Question, facts: Facts) -> Iterator[str]:
             f"the ledger knows the asking hypervisor as host {asking.host}, and it asks as "
             f"{question.host}: it was renamed, or another machine has its id"
         )
+    if facts.unjudged:
+        yield "whether a hypervisor is two machines is not judged yet: run `metaledger project`"
     yield from _of_hypervisor(facts, question.hypervisor_id, "the asking hypervisor")
 
 
@@ -292,8 +299,6 @@ def _of_the_other(question: Question, facts: Facts, instance: Instance) -> Itera
 def _of_hypervisor(facts: Facts, hypervisor_id: str, name: str) -> Iterator[str]:
     if hypervisor_id in facts.duplicates:
         yield f"{name} may be two machines: see `metaledger anomalies --kind hypervisor_duplicate`"
-    if hypervisor_id in facts.unjudged:
-        yield f"whether {name} is two machines is not judged yet: run `metaledger project`"
     if f"hypervisor:{hypervisor_id}" in facts.waiting:
         yield f"events of {name} wait: see `metaledger quarantine list`"
 

@@ -166,7 +166,9 @@ class _Turn:
             row = Put("snapshot_uploads", upload, is_new=is_new)
             return (row, mark(self.fact, data.aggregate))
         before, now = self.was.properties.live, state.properties.live
-        if before.get(BASE_IMAGE_REF) is now.get(BASE_IMAGE_REF):
+        # A snapshot of which only the upload is known was taken when it was registered.
+        is_late = state.snapshot_uploaded and self.was.registered_at != state.registered_at
+        if before.get(BASE_IMAGE_REF) is now.get(BASE_IMAGE_REF) and not is_late:
             return ()
         return (mark(self.fact, f"image:{self.image_id}"),)
 

@@ -230,6 +230,7 @@ marks = Table(
         comment="It is to be judged when all sources' reports have passed this time; null: now.",
     ),
     Index(None, "settles_at"),
+    Index(None, "aggregate_kind", "aggregate_id"),
     comment="What is still to be derived or judged, for an event touched it; private.",
 )
 

@@ -148,6 +148,8 @@ def _lines(file: str) -> list[str]:
                 text = source.read(limit)
     except (UnicodeDecodeError, ValueError) as error:
         raise UsageError(f"--instances-from: {file} is no file of text: {error}") from error
+    if len(text) == limit:
+        raise UsageError(f"--instances-from: {file} is too large for {INSTANCES_MAX:,} instances")
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

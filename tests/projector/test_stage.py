@@ -332,6 +332,7 @@ def test_a_hostile_chain_has_an_end(tell) -> None:
     last = DEPTH_MAX + 5
     found = tell(*(declaring(f"i-{n}", f"i-{n + 1}") for n in range(last)))
     assert max(row["depth"] for row in found["image_ancestors"]) == DEPTH_MAX
+    assert [kind for kind, _ in standing(found)] == ["lineage_cycle"] * 5
 
 
 def test_an_instance_that_nobody_saw_boot_is_told_until_its_boot_comes(tell) -> None:
@@ -350,6 +351,41 @@ def test_two_machines_with_one_id_and_two_ids_on_one_host_are_duplicates(tell) -
     assert standing(tell(HypervisorRemoved(hypervisor_id="h-1"))) == []
     nodes = [hypervisor(f"node-{n}", "conductor", "ironic") for n in range(3)]
     assert standing(tell(*nodes)) == []
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_neighbour_with_a_rival_of_its_own_stays_a_duplicate(tell, at_once: bool) -> None:
+    events = [
+        hypervisor("B", "h1"),
+        moved("B", "h1", "h2"),
+        hypervisor("C", "h3"),
+        moved("C", "h3", "h2"),
+        hypervisor("A", "h1"),
+        hypervisor("D", "h3"),
+    ]
+    for told in [events] if at_once else [[one] for one in events]:
+        found = tell(*told)
+    assert standing(found) == [("hypervisor_duplicate", "B"), ("hypervisor_duplicate", "C")]
+
+
+def test_what_a_user_wrote_for_an_id_is_none_and_holds_nobody_up(tell) -> None:
+    long = "".join(random.Random(1).choices("0123456789abcdef", k=8_000))
+    found = tell(
+        declaring("hostile", long), uploaded("loud", long), booted("u", ""), taken("snap", "u", "")
+    )
+    [row] = found["derived_lineage"]
+    assert (row["image_id"], row["parent_image_id"], row["root_image_id"]) == ("snap", None, "snap")
+    found = tell(declaring("next", "base"))
+    assert [row["image_id"] for row in found["derived_lineage"]] == ["next", "snap"]
+    assert found["marks"] == []
+
+
+def test_what_is_no_longer_told_is_no_longer_derived(tell) -> None:
+    tell(booted("u", "base"), uploaded("snap", "u"), declaring("child", "snap"))
+    found = tell(uploaded("snap", None))
+    assert [row["image_id"] for row in found["derived_lineage"]] == ["child"]
+    assert found["snapshots"] == []
+    assert path_of(found, "child") == ["snap"]
 
 
 def progressed(seq: int, *, unsent_s: int | None, reported_s: int) -> Event:

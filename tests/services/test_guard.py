@@ -314,6 +314,34 @@ def test_nothing_of_it_may_wait(metaledger, home, waiting):
 
 
 @pytest.mark.usefixtures("embedded")
+def test_a_way_back_that_was_told_by_host_name_alone_is_no_allow(metaledger, home):
+    back = moved(from_hypervisor_id=OTHER, to_hypervisor_id=SCENARIO_HYPERVISOR, to_host="renamed")
+    away = moved("EVACUATION", from_hypervisor_id=SCENARIO_HYPERVISOR, to_hypervisor_id=OTHER)
+    told(metaledger, home, back, away, moved(to_host="renamed"))
+    result = metaledger(*ASK, "--offline", "--instance", EVACUATED)
+    assert verdicts(result) == {EVACUATED: "UNKNOWN"}
+    assert "without its host name" in result.document["verdicts"][0]["reason"]
+
+
+@pytest.mark.usefixtures("embedded")
+def test_no_hypervisor_may_be_waiting_to_be_judged(metaledger, home):
+    told(metaledger, home)
+    with sqlite3.connect(home / "metaledger-read.db") as model:
+        model.execute("INSERT INTO marks VALUES ('e', 'hypervisor', 'somebody', NULL)")
+    model.close()
+    assert offline(metaledger) == "UNKNOWN"
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_list_that_is_too_long_is_refused_as_a_whole(metaledger, home):
+    file = home / "uuids"
+    file.write_text(EVACUATED + "\n" * 1_300_000 + HERE + "\n")
+    result = metaledger(*ASK, "--offline", "--instances-from", file)
+    assert (result.status, result.out) == (2, "")
+    assert "too large" in result.err
+
+
+@pytest.mark.usefixtures("embedded")
 def test_a_record_without_a_readable_key_may_be_about_it(metaledger, home):
     metaledger("emit", file_of(home / "more.jsonl", registered()))
     with sqlite3.connect(home / "metaledger.db") as log:
@@ -325,7 +353,11 @@ def test_a_record_without_a_readable_key_may_be_about_it(metaledger, home):
     assert offline(metaledger) == "UNKNOWN"
     # One from before the evacuation is not about what came after it.
     there = {"from_hypervisor_id": OTHER, "to_hypervisor_id": SCENARIO_HYPERVISOR}
-    again = {"from_hypervisor_id": SCENARIO_HYPERVISOR, "to_hypervisor_id": OTHER}
+    again = {
+        "from_hypervisor_id": SCENARIO_HYPERVISOR,
+        "to_hypervisor_id": OTHER,
+        "to_host": "compute-b",
+    }
     told(metaledger, home, moved(**there), moved("EVACUATION", **again))
     assert offline(metaledger) == "ALLOW"
 
