@@ -16,6 +16,7 @@ from sqlalchemy import (
     Connection,
     Insert,
     ScalarSelect,
+    TextClause,
     TextualSelect,
     and_,
     func,
@@ -25,8 +26,10 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
 
 from metaledger.producers.tables import FORMAT_VERSION, counters, stream
+from metaledger.producers.unnested import arrays, unnested
 from metaledger.schemas.errors import UsageError, VersionMismatch
 
 # Of the relay's own events, each of which tells all: a lost one is no lost change.
@@ -138,7 +141,8 @@ def _upserted(
     if dialect.insert_executemany_returning:
         if len(rows) == 1:
             return [*connection.execute(upsert.of_one[dialect.name], rows[0]).all()]
-        return [*connection.execute(upsert.returning[dialect.name], rows).all()]
+        given = arrays(rows) if dialect.name == "postgresql" else rows
+        return [*connection.execute(upsert.of_many[dialect.name], given).all()]
     # MySQL, and SQLite before 3.35
     connection.execute(upsert.plain[dialect.name], rows)
     found: list[Any] = []
@@ -225,8 +229,8 @@ class _Upsert:
 
     columns: Sequence[ColumnElement[Any]]
     plain: Mapping[str, Insert]
-    returning: Mapping[str, Insert]
     of_one: Mapping[str, TextualSelect]
+    of_many: Mapping[str, ReturningInsert[Any]]
 
 
 def _upsert(
@@ -243,15 +247,14 @@ def _upsert(
         .execution_options(stream_results=False)
         for name, upsert in returning.items()
     }
-    return _Upsert(columns, plain, returning, of_one)
+    of_many = returning | {"postgresql": _unnested(changes, epoch).returning(*columns)}
+    return _Upsert(columns, plain, of_one, of_many)
 
 
 def _upsert_of(
     dialect: str, changes: Sequence[tuple[str, str]], epoch: ColumnElement[int]
 ) -> Insert:
-    new = "VALUES({})" if dialect in _MYSQL else "excluded.{}"
-    names = {"old": counters.name, "epoch": new.format("epoch"), "seq": new.format("seq")}
-    written = [(column, text(change.format(**names))) for column, change in changes]
+    written = _written(dialect, changes)
     if dialect in _MYSQL:
         return mysql.insert(counters).values(epoch=epoch).on_duplicate_key_update(written)
     # The two dialects' statements are alike, but not of one type.
@@ -262,6 +265,24 @@ def _upsert_of(
         .on_conflict_do_update(index_elements=["aggregate"], set_=dict(written))
     )
     return upsert
+
+
+def _unnested(changes: Sequence[tuple[str, str]], epoch: ColumnElement[int]) -> Insert:
+    """PostgreSQL's, of `arrays` of rows."""
+    given = unnested(counters.c.aggregate, counters.c.seq)
+    return (
+        postgresql.insert(counters)
+        .from_select([*given.c.keys(), "epoch"], select(given, epoch))
+        .on_conflict_do_update(
+            index_elements=["aggregate"], set_=dict(_written("postgresql", changes))
+        )
+    )
+
+
+def _written(dialect: str, changes: Sequence[tuple[str, str]]) -> list[tuple[str, TextClause]]:
+    new = "VALUES({})" if dialect in _MYSQL else "excluded.{}"
+    names = {"old": counters.name, "epoch": new.format("epoch"), "seq": new.format("seq")}
+    return [(column, text(change.format(**names))) for column, change in changes]
 
 
 _MYSQL = frozenset({"mysql", "mariadb"})

@@ -26,7 +26,7 @@ from dataclasses import replace
 from typing import Final
 
 import structlog
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select
 
 from metaledger.producers import counters
 from metaledger.producers.counters import Counter
@@ -43,6 +43,7 @@ from metaledger.producers.numbering import (
 from metaledger.producers.room import Room
 from metaledger.producers.settings import ProducerSettings
 from metaledger.producers.tables import outbox as table
+from metaledger.producers.unnested import arrays, unnested
 from metaledger.schemas.codec import Codec
 from metaledger.schemas.errors import OutboxFull
 from metaledger.schemas.events import Draft
@@ -219,9 +220,13 @@ def _insert(connection: Connection, numbered: Sequence[Numbered]) -> None:
         }
         for it in numbered
     ]
-    if rows:
+    if len(rows) > 1 and connection.dialect.name == "postgresql":
+        connection.execute(_INSERT_UNNESTED, arrays(rows))
+    elif rows:
         # A list takes SQLAlchemy longer, even of one.
         connection.execute(_INSERT, rows[0] if len(rows) == 1 else rows)
 
 
+_WRITTEN = [column for column in table.c if column is not table.c.id]
 _INSERT = insert(table).inline()
+_INSERT_UNNESTED = insert(table).inline().from_select(_WRITTEN, select(unnested(*_WRITTEN)))

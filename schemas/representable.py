@@ -19,6 +19,10 @@ def representable(text: str) -> str:
 
 def representable_map(values: Properties) -> tuple[dict[str, str | None], tuple[str, ...]]:
     """The map with representable keys and values, and the keys (as they now are) that changed."""
+    # Nearly always there is nothing to find, and one search in all of it says so.
+    texts = [value for value in values.values() if value is not None]
+    if _UNREPRESENTABLE.search("".join([*values, *texts])) is None:
+        return dict(values), ()
     result: dict[str, str | None] = {}
     altered: list[str] = []
     for key, value in values.items():

@@ -153,6 +153,8 @@ def _named(writers: Mapping[str, Write], values: Sequence[Any]) -> Unwritable:
 
 
 def _long(value: int) -> bytes:
+    if 0 <= value < _LENGTHS:
+        return _TEXT_HEADS[value]
     return _varint(value << 1 if value >= 0 else ~(value << 1))
 
 
@@ -166,7 +168,8 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-# What is shorter finds its length written already; a map with more text goes the general way.
+# What is shorter finds its length written already, as a small number does; a map with more text
+# goes the general way.
 _LENGTHS = 4_096
 _TEXT_HEADS = [_varint(2 * length) for length in range(_LENGTHS)]
 # As characters that stand for one byte each.

@@ -6,6 +6,7 @@ hold credentials, so no query here names that column.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -75,7 +76,7 @@ def _read(rows: Iterable[MainRow | PartRow]) -> Reading[ImageState]:
         if not row.deleted:
             live[row.table, row.id].append(row)
     for image in images:
-        parts = (sorted(live[it.name, image.id], key=_by_row) for it in _CHILDREN)
+        parts = (sorted(live[it.name, image.id], key=_ROW_ID) for it in _CHILDREN)
         reading.states[f"image:{image.id}"] = _state(image, *parts)
     return reading
 
@@ -96,11 +97,7 @@ def _state(
     )
 
 
-def _by_row(row: PartRow) -> int:
-    row_id: int = row.row_id
-    return row_id
-
-
+_ROW_ID = attrgetter("row_id")
 _CHILDREN = (PROPERTIES, TAGS, LOCATIONS)
 # MariaDB and SQLite say 0 and 1.
 _BOOLEANS = ("protected", "os_hidden")
