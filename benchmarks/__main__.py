@@ -26,6 +26,7 @@ from . import (
     projecting_embedded,
     projecting_eventsourcing,
     projecting_group,
+    projecting_mixed,
     relay,
     scale,
 )
@@ -39,6 +40,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     *guard.BENCHMARKS,
     *importing.BENCHMARKS,
     *projecting.BENCHMARKS,
+    *projecting_mixed.BENCHMARKS,
     *projecting_group.BENCHMARKS,
     *projecting_eventsourcing.BENCHMARKS,
     *projecting_embedded.BENCHMARKS,

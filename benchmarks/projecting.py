@@ -23,6 +23,7 @@ from metaledger.projector.project import Settings, bring_up_to_end
 from metaledger.projector.store import Store
 from metaledger.schemas.catalogue import BY_FINGERPRINT
 from metaledger.schemas.codec import Codec
+from metaledger.schemas.events import Event
 from metaledger.schemas.log.kafka import KafkaLog, KafkaSettings, create_topic, open_kafka_log
 from tests.proofs.proof import running
 from tests.servers.choice import new_broker, new_postgres
@@ -56,17 +57,25 @@ def bed(count: int) -> Iterator[Bed]:
         running(new_broker) as broker,
         running(lambda settings: new_postgres(settings, sync=Sync.ON)) as postgres,
     ):
-        yield filled(broker, postgres, count, partitions=1)
+        yield filled(broker, postgres, events(count))
 
 
-def filled(broker: Broker, postgres: Postgres, count: int, *, partitions: int) -> Bed:
-    settings = KafkaSettings(bootstrap=broker.bootstrap, topic="metaledger")
+def filled(
+    broker: Broker,
+    postgres: Postgres,
+    them: Iterator[Event],
+    *,
+    topic: str = "metaledger",
+    partitions: int = 1,
+) -> Bed:
+    """A topic of its own with these events."""
+    settings = KafkaSettings(bootstrap=broker.bootstrap, topic=topic)
     create_topic(settings, partitions=partitions, replication=1)
     log = open_kafka_log(settings)
     writer = log.writer()
-    append(writer, events(count))
+    records = append(writer, them)
     writer.close()
-    return Bed(log, settings, postgres, count)
+    return Bed(log, settings, postgres, records)
 
 
 def project(bed: Bed, engine: Engine) -> None:

@@ -26,6 +26,7 @@ from tests.servers.postgres import Sync
 from .benchmark import Bench, Benchmark, Figure, Promise, Size, figure
 from .projecting import SETTINGS, Bed, filled
 from .readmodels import new_read_model
+from .workload import events
 
 _EVENTS = {Size.QUICK: 20_000, Size.FULL: 100_000}
 _ROUNDS = {Size.QUICK: 2, Size.FULL: 3}
@@ -39,7 +40,7 @@ def _run(bench: Bench) -> Figure:
         running(new_broker) as broker,
         running(lambda settings: new_postgres(settings, sync=Sync.ON)) as postgres,
     ):
-        ground = filled(broker, postgres, _EVENTS[bench.size], partitions=2)
+        ground = filled(broker, postgres, events(_EVENTS[bench.size]), partitions=2)
         for number in range(_ROUNDS[bench.size]):
             with new_read_model(postgres) as alone, new_read_model(postgres) as shared:
                 one_s = _seconds(ground, alone, projectors=1, group=f"one-{number}")

@@ -4,12 +4,14 @@ A read model of a million images (QUICK: 20,000) is made as every other one is, 
 process of its own, from that many registrations and as many events of the workload: 2,000,000
 records. Meanwhile the process tells its memory. Then the same workload is projected into it, and
 into one of 10,000 images, in turn; and 200 images, drawn by chance, are asked about, each question
-explained and analyzed by the server. The three benchmarks share what takes long.
+explained and analyzed by the server. Then chains of snapshots are projected into both, and the ends
+of 200 of them are asked where they come from. The benchmarks share what takes long.
 """
 
 import atexit
 import multiprocessing
 import re
+import statistics
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -35,13 +37,15 @@ from tests.servers.postgres import Sync
 
 from .benchmark import Bench, Benchmark, Figure, Promise, Size, figure
 from .projecting import SETTINGS
-from .workload import START, append, events, registrations
+from .workload import START, append, chains, events, registrations
 
 _IMAGES = {Size.QUICK: 20_000, Size.FULL: 1_000_000}
 _FEW_IMAGES = 10_000
 _MORE_EVENTS = {Size.QUICK: 10_000, Size.FULL: 40_000}
 _ROUNDS = 5
 _QUESTIONS = 200
+_DEPTHS = (1, 10, 20)
+_DEEP = 10
 _MEGABYTE = 1_000_000
 _START = multiprocessing.get_context("spawn")
 
@@ -174,6 +178,57 @@ def _question(bench: Bench) -> Figure:
     )
 
 
+@cache
+def _lineages(size: Size) -> tuple[_Ledger, _Ledger]:
+    """As `_ledgers`, with chains of snapshots among the images: a sixth of them stand in one."""
+    for ledger, images in zip(_ledgers(size), (_FEW_IMAGES, _IMAGES[size]), strict=True):
+        writer = ledger.log.writer()
+        for depth in _DEPTHS:
+            append(writer, chains(images // 200, depth=depth, seed=1_000 + depth))
+        writer.close()
+        ledger.project()
+    return _ledgers(size)
+
+
+def _lineage(bench: Bench) -> Figure:
+    few, many = _lineages(bench.size)
+    with few.engine.connect() as of_few, many.engine.connect() as of_many:
+        small_ms = _lineage_ms(of_few, depth=_DEEP)
+        by_depth_ms = {depth: _lineage_ms(of_many, depth=depth) for depth in _DEPTHS}
+    times_ms = by_depth_ms[_DEEP]
+    medians = ", ".join(
+        f"{statistics.median(those):.2f} ms {depth} deep" for depth, those in by_depth_ms.items()
+    )
+    return Figure(
+        value=times_ms[len(times_ms) * 99 // 100],
+        lowest=times_ms[0],
+        highest=times_ms[-1],
+        seen=f"99th percentile of {len(times_ms)}; medians {medians}; "
+        f"{statistics.median(small_ms):.2f} ms {_DEEP} deep among {_FEW_IMAGES:,} images",
+    )
+
+
+def _lineage_ms(connection: Connection, *, depth: int) -> list[float]:
+    """The times of questions about images that stand at the end of a chain so deep, sorted."""
+    ends = connection.execute(
+        text(
+            "SELECT image_id FROM image_ancestors AS a WHERE depth = :depth AND NOT EXISTS "
+            "(SELECT FROM image_ancestors AS b WHERE b.ancestor_image_id = a.image_id "
+            "OR (b.image_id = a.image_id AND b.depth > :depth)) "
+            "ORDER BY md5(image_id) LIMIT :questions"
+        ),
+        {"depth": depth, "questions": _QUESTIONS},
+    ).scalars()
+
+    def ask(image: str) -> None:
+        queries.lineage.of_image(connection, image)
+        if len(queries.lineage.tree(connection, image)) != depth + 1:
+            raise RuntimeError("not what had to be told")
+        queries.lineage.descendants(connection, image)
+
+    return sorted(_server_ms(connection, lambda image=image: ask(image)) for image in list(ends))
+
+
 def _server_ms(connection: Connection, ask: Callable[[], object]) -> float:
     """Planning and execution of all statements that a question is made of."""
     statements: list[tuple[str, object]] = []
@@ -216,5 +271,13 @@ BENCHMARKS = (
         bound=10,
         unit=" ms",
         run=_question,
+    ),
+    Benchmark(
+        name="scale-lineage",
+        measures="`image lineage` 10 deep among 1,000,000 images, in the server",
+        promise=Promise.AT_MOST,
+        bound=10,
+        unit=" ms",
+        run=_lineage,
     ),
 )

@@ -27,11 +27,13 @@ from metaledger.schemas.image import (
     PropertyChange,
     SnapshotUploaded,
 )
+from metaledger.schemas.instance import InstanceBooted, SnapshotPurpose, SnapshotTaken
 from metaledger.schemas.log import LogWriter, NewRecord, Position
 from metaledger.schemas.meta import Meta
 
 START = datetime(2026, 11, 21, 13, 0, tzinfo=UTC)
 _LIVE_MAX = 5_000
+_STREAMS: dict[type, str] = {InstanceBooted: "nova-1", SnapshotTaken: "compute-1"}
 _COMMON = {
     "architecture": "x86_64",
     "hw_disk_bus": "virtio",
@@ -100,6 +102,44 @@ def registrations(count: int, *, seed: int = 1) -> Iterator[Event]:
             occurred_at=START + timedelta(seconds=number),
         )
         yield Event(meta, _registered(image))
+
+
+def chains(count: int, *, depth: int, seed: int = 1) -> Iterator[Event]:
+    """So many images, each with a snapshot of an instance that booted from it, with a snapshot of
+    one that booted from that, and so on, so deep; each snapshot declares what it was made from.
+    """
+    chance = Random(seed)
+    for number, data in enumerate(_chains(count, depth, chance)):
+        meta = replace(
+            META,
+            event_id=str(UUID(int=(number << 80) | chance.getrandbits(80))),
+            aggregate=str(data.aggregate),
+            stream_id=_STREAMS.get(type(data), META.stream_id),
+            occurred_at=START + timedelta(milliseconds=number),
+        )
+        yield Event(meta, data)
+
+
+def _chains(count: int, depth: int, chance: Random) -> Iterator[EventData]:
+    for _ in range(count):
+        parent = _Image(chance)
+        yield _registered(parent)
+        for _ in range(depth):
+            instance_uuid, snapshot = str(UUID(int=chance.getrandbits(128))), _Image(chance)
+            yield InstanceBooted(instance_uuid=instance_uuid, image_ref=parent.id)
+            yield SnapshotTaken(
+                instance_uuid=instance_uuid,
+                snapshot_image_id=snapshot.id,
+                image_ref=parent.id,
+                purpose=SnapshotPurpose.SNAPSHOT,
+            )
+            snapshot.properties |= {
+                "image_type": "snapshot",
+                "instance_uuid": instance_uuid,
+                "base_image_ref": parent.id,
+            }
+            yield _registered(snapshot)
+            parent = snapshot
 
 
 def append(writer: LogWriter, them: Iterator[Event]) -> int:
