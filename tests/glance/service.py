@@ -155,6 +155,8 @@ class Glance:
             *("--processes", str(self._processes), "--threads", "4", "--enable-threads"),
             *("--master", "--lazy-apps", "--thunder-lock", "--die-on-term", "--need-app"),
             *("--buffer-size", "65535"),
+            # So it does, and a client that is not told sends its next request into that.
+            *("--add-header", "Connection: close"),
         )
 
     def _write_configuration(self, port: int | None) -> None:

@@ -56,10 +56,23 @@ def run_functional(
     configuration: Mapping[str, str],
 ) -> Ran:
     """Runs these tests, each named below `nova.tests.functional`. Raises NovaFailed."""
+    return run_program(RUNNER, folder, environment, product, tests, configuration=configuration)
+
+
+def run_program(
+    program: Path,
+    folder: Path,
+    environment: Environment,
+    product: Path,
+    arguments: Sequence[str],
+    *,
+    configuration: Mapping[str, str],
+) -> Ran:
+    """Runs a program that keeps databases as `functional.py` does. Raises NovaFailed."""
     kept = folder / "databases"
     kept.mkdir(parents=True)
     done = subprocess.run(
-        (environment.tool("python"), RUNNER, kept, *tests),
+        (environment.tool("python"), program, kept, *arguments),
         env={
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
