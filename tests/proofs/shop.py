@@ -1,4 +1,5 @@
-"""A service with images of its own that emits with its changes, and knows what it committed.
+"""A service with images and instances of its own that emits with its changes, and knows what it
+committed.
 
 In the transaction of a change stands a row of `told` with the event that goes with it. So the
 service's own database says what the ledger must come to hold.
@@ -46,26 +47,40 @@ from metaledger.schemas.image import (
     Mode,
     PropertyChange,
 )
+from metaledger.schemas.instance import (
+    InstanceBooted,
+    InstanceDeleted,
+    InstanceRebuilt,
+    InstanceRelocated,
+    InstanceSystemMetadataSaved,
+    RelocationCause,
+)
 from metaledger.schemas.jsonform import to_json
 
 SETTINGS = ProducerSettings(service="shop", host="shop-1")
-IMAGES = 40
+IMAGES, INSTANCES = 40, 10
+# In sorted order, or two shops would wait for each other's.
+AGGREGATES = sorted(
+    [f"image:image-{n}" for n in range(IMAGES)]
+    + [f"instance:instance-{n}" for n in range(INSTANCES)]
+)
 _KEYS = ("a", "b", "c", "d", "image_type", "os_glance_import")
 _VALUES = (None, "", "1", "2", "snapshot", "\u202e\U0001f4be")
 
 _METADATA = MetaData()
-# The row of an image is its lock; `properties` is null where it is not there.
+# The row of an aggregate is its lock; `properties` (an instance's system metadata) is null where it
+# is not there.
 shelf = Table(
     "shelf",
     _METADATA,
-    Column("image_id", String(64), primary_key=True),
+    Column("aggregate", String(64), primary_key=True),
     Column("version", Integer, nullable=False),
     Column("properties", Text),
 )
 told = Table(
     "told",
     _METADATA,
-    Column("image_id", String(64), primary_key=True),
+    Column("aggregate", String(64), primary_key=True),
     Column("version", Integer, primary_key=True),
     Column("event", Text, nullable=False),
 )
@@ -86,45 +101,46 @@ class Shop:
 
         Raises DBAPIError where the database is away: then nobody knows whether it was committed.
         """
-        # In sorted order, or two shops would wait for each other's images.
-        images = sorted({self.random.randrange(IMAGES) for _ in range(self.random.randint(1, 3))})
+        some = self.random.sample(range(len(AGGREGATES)), self.random.randint(1, 3))
         with self.engine.connect() as connection:
             transaction = connection.begin()
-            for number in images:
+            for aggregate in (AGGREGATES[number] for number in sorted(some)):
                 if self.random.random() < 0.1:
-                    self._change_and_undo(connection, f"image-{number}")
-                self._change(connection, f"image-{number}")
+                    self._change_and_undo(connection, aggregate)
+                self._change(connection, aggregate)
             if self.random.random() < 0.1:
                 transaction.rollback()
             else:
                 transaction.commit()
 
-    def _change_and_undo(self, connection: Connection, image_id: str) -> None:
+    def _change_and_undo(self, connection: Connection, aggregate: str) -> None:
         savepoint = connection.begin_nested()
-        self._change(connection, image_id)
+        self._change(connection, aggregate)
         savepoint.rollback()
 
-    def _change(self, connection: Connection, image_id: str) -> None:
-        this = shelf.c.image_id == image_id
+    def _change(self, connection: Connection, aggregate: str) -> None:
+        this = shelf.c.aggregate == aggregate
         connection.execute(update(shelf).where(this).values(version=shelf.c.version + 1))
         version, text = connection.execute(
             select(shelf.c.version, shelf.c.properties).where(this)
         ).one()
         held = None if text is None else json.loads(text)
         now = datetime.now(UTC)
-        data, after = change(self.random, image_id, held, now)
+        kind, _, name = aggregate.partition(":")
+        happens = change if kind == "image" else change_instance
+        data, after = happens(self.random, name, held, now)
         kept = None if after is None else json.dumps(after)
         connection.execute(update(shelf).where(this).values(properties=kept))
         draft = Draft(
             data=data,
-            aggregate=f"image:{image_id}",
+            aggregate=aggregate,
             context=SETTINGS.context(),
             event_id=uuid7(now),
             occurred_at=now,
         )
         number = StreamNumber(stream_id="shop", epoch=1, stream_seq=version)
         event = recorded(draft, event_id="", number=number, occurred_at=now)
-        row = {"image_id": image_id, "version": version, "event": json.dumps(to_json(event))}
+        row = {"aggregate": aggregate, "version": version, "event": json.dumps(to_json(event))}
         connection.execute(insert(told), row)
         self._emitter.emit(connection, [draft])
 
@@ -154,6 +170,44 @@ def change(
     return ImageUpdated(image_id=image_id, attributes=attributes, change=changed), after
 
 
+def change_instance(
+    random: Random, uuid: str, held: Properties | None, now: datetime
+) -> tuple[EventData, Properties | None]:
+    """What happens next to an instance, and its system metadata then; None where there is none."""
+    image = f"image-{random.randrange(IMAGES)}"
+    first: Properties = {"image_base_image_ref": image, **_metadata(random)}
+    if held is None:
+        boot = InstanceBooted(instance_uuid=uuid, image_ref=image, system_metadata=first)
+        return boot, first
+    saved = {**held, **_metadata(random)}
+    place = random.choice("12")
+    return random.choice(
+        [
+            (InstanceDeleted(instance_uuid=uuid, deleted_at=now), None),
+            (InstanceRebuilt(instance_uuid=uuid, image_ref=image, before=held, after=first), first),
+            (
+                InstanceSystemMetadataSaved(
+                    instance_uuid=uuid, operation="save", before=held, after=saved
+                ),
+                saved,
+            ),
+            (
+                InstanceRelocated(
+                    instance_uuid=uuid,
+                    cause=RelocationCause.LIVE_MIGRATION,
+                    to_hypervisor_id=f"hypervisor-{place}",
+                    to_host=f"host-{place}",
+                ),
+                held,
+            ),
+        ]
+    )
+
+
+def _metadata(random: Random) -> Properties:
+    return {f"image_{key}": value for key, value in _some(random).items()}
+
+
 def _merge(random: Random, held: Properties) -> PropertyChange:
     new = _some(random)
     removed = tuple(key for key in held if key not in new and random.random() < 0.2)
@@ -177,15 +231,15 @@ def open_shop(url: str) -> None:
     engine = create_engine(url, poolclass=NullPool)
     _METADATA.create_all(engine)
     with engine.begin() as connection:
-        new = [{"image_id": f"image-{n}", "version": 0, "properties": None} for n in range(IMAGES)]
+        new = [{"aggregate": it, "version": 0, "properties": None} for it in AGGREGATES]
         connection.execute(insert(shelf), new)
 
 
 def told_by(url: str) -> list[dict[str, Any]]:
-    """The committed events in their JSON form; those of an image in their order."""
+    """The committed events in their JSON form; those of an aggregate in their order."""
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
-        query = select(told.c.event).order_by(told.c.image_id, told.c.version)
+        query = select(told.c.event).order_by(told.c.aggregate, told.c.version)
         return [json.loads(event) for event in connection.scalars(query)]
 
 
