@@ -3,7 +3,9 @@
 Each page is read in this order: the read model with the numbers that it has seen, the service's
 rows, and then the counters. Whoever changes an aggregate gives it a number in the same transaction:
 so where the counter says no number that the read model has not seen, its rows are those that the
-ledger was told of last, and a difference is one. All else is in flight, and left out.
+ledger was told of last, and a difference is one. All else is in flight, and left out. A row that is
+not there is an end only where this database told of the aggregate last: an instance that went to
+another cell leaves none either.
 """
 
 from collections import Counter as Tally
@@ -80,6 +82,7 @@ class Reconciliation:
         self.read_model.rollback()
         told = queries.standing.STANDINGS[kind.name](self.read_model, keys)
         seen = queries.standing.seen(self.read_model, kind.name, keys, stream_id=stream_id)
+        streams = queries.standing.last_streams(self.read_model, kind.name, keys)
         parked = queries.standing.parked(self.read_model, list(names))
         with answering(self.engine), reading(self.engine) as connection:
             states = kind.read(connection, keys)
@@ -87,7 +90,7 @@ class Reconciliation:
         left_out, found, differing = Tally[str](), list[Difference](), dict[str, Differing]()
         for name, key in names.items():
             number = given.get(name, _NONE)
-            ours = name in states or not number.is_new or key in seen
+            ours = name in states or streams.get(key) == stream_id
             held = kind.standing(states[name]) if name in states else None
             if not ours or (name in states and held is None):
                 left_out[ELSEWHERE] += 1

@@ -7,6 +7,9 @@
   difference. A flavor is told by a boot alone, and a resize changes it: it is not compared.
 - The boot of an instance that the ledger knows changes nothing, so what differs is mended by what
   may change it: its image by a rebuild, its stored metadata by a save, its place by a relocation.
+- By which names a hypervisor is reached nova-compute says itself, through a stream of its own: of a
+  compute node it is compared whether it is there. So is the image of an instance whose row names
+  none, as of one on a volume that was rebuilt: it stays as the ledger has it.
 - A compute node does not say where its uuid comes from: of an ironic's it is the node's own, else
   Nova keeps it in a file. One that no service has claimed has no host, and is left out.
 """
@@ -46,6 +49,7 @@ from metaledger.schemas.instance import (
 from metaledger.schemas.representable import representable, representable_map
 
 _IMAGE, _HOST, _HYPERVISOR = (("attribute", it) for it in ("image_ref", "host", "hypervisor_id"))
+_NAMES = [("attribute", it) for it in ("host", "hypervisor_hostname", "hypervisor_type")]
 _METADATA = "metadata"
 _NATIVE_TYPES = frozenset({"ironic"})
 
@@ -106,12 +110,13 @@ def _standing(instance: Instance) -> Standing | None:
         return Standing(deleted=True)
     metadata, _ = representable_map(state.metadata)
     place = {_HYPERVISOR: state.hypervisor_id, _HOST: _text(state.host)}
-    unknown: Collection[What] = ()
+    image = _text(state.running_image)
+    unknown = [] if image is not None else [_IMAGE]
     if state.host is not None:
-        unknown = (_HOST,) if state.hypervisor_id is not None else (_HYPERVISOR,)
+        unknown.append(_HOST if state.hypervisor_id is not None else _HYPERVISOR)
     return Standing(
         values={
-            _IMAGE: _text(state.running_image),
+            _IMAGE: image,
             **place,
             **{(_METADATA, key): value for key, value in metadata.items()},
         },
@@ -181,9 +186,7 @@ def _node_standing(node: Node) -> Standing | None:
         return None
     if node.deleted:
         return Standing(deleted=True)
-    names = ("host", "hypervisor_hostname", "hypervisor_type")
-    values = {("attribute", name): getattr(node, name) for name in names}
-    return Standing(values=values, unknown=[it for it, value in values.items() if value is None])
+    return Standing(unknown=_NAMES)
 
 
 def _node_reconciled(

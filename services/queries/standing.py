@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Connection, TextualSelect, bindparam
 
+from metaledger.producers.owners import Owner, owned_by
 from metaledger.producers.source import Standing, What
+from metaledger.schemas.instance import INSTANCE_EVENTS
 from metaledger.services.queries.form import Row, query, rows
 
 Standings = dict[str, Standing]
@@ -64,6 +66,18 @@ _SEEN = _of_keys("""
              WHERE aggregate_kind = :kind AND aggregate_id IN :keys AND stream_id = :stream_id
                AND (skipped_by_event IS NOT NULL OR NOT parks)) seen
      GROUP BY aggregate_id, epoch""")
+# What is told of instances beside their databases says nothing of which one holds them.
+_BESIDE = sorted(it.__name__ for it in INSTANCE_EVENTS if it not in owned_by(Owner.ENGINE_PLUGIN))
+_LAST_STREAMS = _of_keys("""
+    SELECT e.aggregate_id, e.stream_id
+      FROM ledger_events e
+      JOIN (SELECT aggregate_id, log_partition, max(log_offset) AS log_offset
+              FROM ledger_events
+             WHERE aggregate_kind = :kind AND aggregate_id IN :keys AND event_type NOT IN :beside
+             GROUP BY aggregate_id, log_partition) told
+        ON told.log_partition = e.log_partition AND told.log_offset = e.log_offset""").bindparams(
+    bindparam("beside", value=_BESIDE, expanding=True)
+)
 _PARKED = _of_keys("SELECT aggregate FROM parked_aggregates WHERE aggregate IN :keys")
 
 
@@ -140,6 +154,12 @@ def seen(
     for row in rows(connection, _SEEN, kind=kind, keys=keys, stream_id=stream_id):
         last.setdefault(row["aggregate_id"], {})[row["epoch"]] = row["seq"]
     return last
+
+
+def last_streams(connection: Connection, kind: str, keys: Sequence[str]) -> dict[str, str]:
+    """The stream through which each was told of last by a database or an operator, by key."""
+    found = rows(connection, _LAST_STREAMS, kind=kind, keys=keys)
+    return {row["aggregate_id"]: row["stream_id"] for row in found}
 
 
 def parked(connection: Connection, aggregates: Sequence[str]) -> set[str]:
