@@ -98,6 +98,12 @@ def put_hypervisor(connection: Connection, hypervisor_id: str, host: str) -> Non
     )
 
 
+def forget_hypervisors(connection: Connection, hypervisor_ids: Iterable[str]) -> None:
+    """Forgets hypervisors, as if nothing had been told of them."""
+    which = hypervisors.c.hypervisor_id.in_(list(hypervisor_ids))
+    connection.execute(delete(hypervisors).where(which))
+
+
 def _layout(text: str) -> DiskLayout:
     told = json.loads(text)
     source = DiskSource(**told["source"] | {"kind": SourceKind(told["source"]["kind"])})

@@ -6,9 +6,10 @@ A hypervisor is known by the id that Nova itself goes by: that of its file `comp
 `ResourceTracker` has looked at a node, then and now and then: an id of a later day is seen there.
 
 The first time HypervisorRegistered is told, HypervisorHostChanged where the host name differs from
-what the spool told last, else nothing. The spool remembers, so a restart tells nothing again. What
-looks like a lost or a copied `compute_id` is logged too; the ledger sees two ids on one host, or
-one id on two.
+what the spool told last, else nothing. The spool remembers, so a restart tells nothing again. But a
+node that Nova's database does not have when its service starts is forgotten: it is new, or it was
+removed, and Nova makes it anew with the same id in a moment. What looks like a lost or a copied
+`compute_id` is logged too; the ledger sees two ids on one host, or one id on two.
 """
 
 import functools
@@ -85,6 +86,16 @@ class Identity:
                     self._spool.outbox.record(connection, drafts)
             self._told |= {it.hypervisor_id: it.host for it in new}
 
+    def lacking(self, hypervisor_ids: Collection[str]) -> None:
+        """Nova's database has none of these. Fails nobody."""
+        if not hypervisor_ids:
+            return
+        with beside(self._missed), self._spool.writing() as connection:
+            told.forget_hypervisors(connection, hypervisor_ids)
+            self._told = {
+                name: host for name, host in self._told.items() if name not in hypervisor_ids
+            }
+
     def _missed(self, error: Exception) -> None:
         self.failures += 1
         _log.error("hypervisor not recorded", error=described(error), failures=self.failures)
@@ -102,7 +113,7 @@ def install(identity: Callable[[], Identity], module: ModuleType) -> None:
 
 def _looking(
     identity: Callable[[], Identity],
-    look: Callable[[Any, object], Iterator[Hypervisor]],
+    look: Callable[[Identity, Any, object], None],
     original: Function,
 ) -> Function:
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -112,7 +123,7 @@ def _looking(
         finally:
             # Also where Nova refuses what it found.
             with beside(_unseen):
-                identity().seen([*look(self, result)])
+                look(identity(), self, result)
         return result
 
     return called
@@ -122,34 +133,42 @@ def _unseen(error: Exception) -> None:
     _log.error("no hypervisor to be seen", error=described(error))
 
 
-def _at_start(manager: Any, nodes: object) -> Iterator[Hypervisor]:  # noqa: ANN401
-    """What the driver says, with what Nova's database knows of it."""
-    # Of a host that Nova does not know yet, its resources tell in a moment.
-    if nodes == {}:
-        return
-    known = nodes if isinstance(nodes, dict) else {}
-    for hypervisor_id, hostname in manager.driver.get_nodenames_by_uuid().items():
-        node = known.get(hypervisor_id)
-        yield Hypervisor(
-            hypervisor_id=hypervisor_id,
-            id_source=_source(hypervisor_id),
-            host=manager.host,
-            hypervisor_hostname=hostname,
-            hypervisor_type=getattr(node, "hypervisor_type", None),
-            known_host=getattr(node, "host", None),
-        )
+def _at_start(identity: Identity, manager: Any, nodes: object) -> None:  # noqa: ANN401
+    """What the driver says, with what Nova's database knows of it; None: Nova refused that."""
+    names = manager.driver.get_nodenames_by_uuid()
+    known = nodes if isinstance(nodes, dict) else dict.fromkeys(names)
+    # Of those that Nova does not know its resources tell in a moment.
+    identity.lacking(names.keys() - known.keys())
+    identity.seen(
+        [
+            Hypervisor(
+                hypervisor_id=hypervisor_id,
+                id_source=_source(hypervisor_id),
+                host=manager.host,
+                hypervisor_hostname=hostname,
+                hypervisor_type=getattr(known[hypervisor_id], "hypervisor_type", None),
+                known_host=getattr(known[hypervisor_id], "host", None),
+            )
+            for hypervisor_id, hostname in names.items()
+            if hypervisor_id in known
+        ]
+    )
 
 
-def _at_resources(tracker: Any, _result: object) -> Iterator[Hypervisor]:  # noqa: ANN401
+def _at_resources(identity: Identity, tracker: Any, _result: object) -> None:  # noqa: ANN401
     """What the tracker knows of its nodes."""
-    for node in [*tracker.compute_nodes.values()]:
-        yield Hypervisor(
-            hypervisor_id=node.uuid,
-            id_source=_source(node.uuid),
-            host=tracker.host,
-            hypervisor_hostname=node.hypervisor_hostname,
-            hypervisor_type=node.hypervisor_type,
-        )
+    identity.seen(
+        [
+            Hypervisor(
+                hypervisor_id=node.uuid,
+                id_source=_source(node.uuid),
+                host=tracker.host,
+                hypervisor_hostname=node.hypervisor_hostname,
+                hypervisor_type=node.hypervisor_type,
+            )
+            for node in [*tracker.compute_nodes.values()]
+        ]
+    )
 
 
 _LOOKS = (

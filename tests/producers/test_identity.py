@@ -138,7 +138,45 @@ def test_a_host_that_nova_refuses_is_told_all_the_same(path: Path) -> None:
     started = new_identity(path)
     identity.install(lambda: started, module)
     assert module.ComputeManager({})._get_nodes(None) == {}
-    assert not path.exists()
+    assert told(path) == []
     with pytest.raises(ValueError, match="refused"):
         module.ComputeManager(ValueError("refused"))._get_nodes(None)
     assert [it.host for it in told(path)] == ["compute-b"]
+
+
+class ResourceTracker:
+    """Likewise: it makes the compute nodes that Nova's database lacks, or lacks again."""
+
+    host = "compute-a"
+
+    def __init__(self) -> None:
+        node = SimpleNamespace(
+            uuid=HERE.hypervisor_id,
+            hypervisor_hostname=HERE.hypervisor_hostname,
+            hypervisor_type=HERE.hypervisor_type,
+        )
+        self.compute_nodes = {node.hypervisor_hostname: node}
+
+    def update_available_resource(self) -> None:
+        """Nothing here."""
+
+
+def test_a_hypervisor_that_was_removed_and_comes_back_is_registered_again(path: Path) -> None:
+    module = SimpleNamespace(
+        ComputeManager=type("Copy", (ComputeManager,), {"host": "compute-a"}),
+        ResourceTracker=type("Copy", (ResourceTracker,), {}),
+    )
+    running = [new_identity(path)]
+    identity.install(lambda: running[-1], module)
+    module.ResourceTracker().update_available_resource()
+    running.append(new_identity(path))
+    known = {HERE.hypervisor_id: SimpleNamespace(host="compute-a", hypervisor_type="QEMU")}
+    module.ComputeManager(known)._get_nodes(None)
+    module.ResourceTracker().update_available_resource()
+    # Its service was deleted, and with that its node.
+    running.append(new_identity(path))
+    module.ComputeManager({})._get_nodes(None)
+    for _ in range(2):
+        module.ResourceTracker().update_available_resource()
+    again = replace(REGISTERED, id_source=IdSource.NATIVE)
+    assert told(path) == [again, again]
