@@ -48,7 +48,9 @@ class _Finder(MetaPathFinder):
         if fullname not in self.waiting:
             return None
         for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(fullname, path, target)
+            # Python skips those without it too, which are of an older kind.
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = None if find is None else find(fullname, path, target)
             if spec is not None and spec.loader is not None:
                 loader, execute = spec.loader, spec.loader.exec_module
                 loader.exec_module = functools.partial(  # type: ignore[method-assign]

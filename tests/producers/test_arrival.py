@@ -56,3 +56,14 @@ def test_a_module_that_is_not_there_stays_so() -> None:
     when_loaded("module_that_nobody_has", lambda _: None)
     with pytest.raises(ModuleNotFoundError, match="module_that_nobody_has"):
         importlib.import_module("module_that_nobody_has")
+
+
+def test_a_finder_of_an_old_kind_ends_no_import(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    when_loaded(module, seen.append)
+    # Python itself skips one that has no `find_spec`.
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path[:1], object(), *sys.meta_path[1:]])
+    assert importlib.import_module(module).VALUE == 1
+    assert len(seen) == 1
