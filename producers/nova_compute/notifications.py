@@ -30,6 +30,7 @@ _NAMES = {
     "live_migration._post.end": "live_migration_post.end",
 }
 _BACKUP = "image_backup"
+_CONFIRMED = "resize_confirm.end"
 
 
 class Disks(Enum):
@@ -44,7 +45,8 @@ _DISKS = {
     "delete.end": Disks.GONE,
     "shelve_offload.end": Disks.GONE,
     "unrescue.end": Disks.RESCUE_GONE,
-    "resize_confirm.end": Disks.LEFT,
+    _CONFIRMED: Disks.LEFT,
+    # Whatever host it names: the source's own object of the instance is as it was before.
     "live_migration_post.end": Disks.LEFT,
 }
 _TELLING = {"snapshot.start", "shelve.start", "rescue.end", "unrescue.end"}
@@ -68,8 +70,9 @@ class Notice:
         """What became of the disks; None: nothing. What is confirmed on the host where the
         instance stays moved none.
         """
-        became = _DISKS.get(self.action)
-        return None if became is Disks.LEFT and not self.elsewhere else became
+        if self.action == _CONFIRMED and not self.elsewhere:
+            return None
+        return _DISKS.get(self.action)
 
 
 def read(message: Mapping[str, Any]) -> Notice | None:

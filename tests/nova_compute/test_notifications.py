@@ -112,6 +112,30 @@ def test_disks_follow_their_instance() -> None:
 
 
 @pytest.mark.parametrize(
+    "message",
+    [
+        {
+            "event_type": "instance.live_migration_post.end",
+            "publisher_id": "nova-compute:here",
+            "payload": {"nova_object.data": {"uuid": UUID, "host": "here"}},
+        },
+        {
+            "event_type": "compute.instance.live_migration._post.end",
+            "publisher_id": "compute.here",
+            "payload": {"instance_id": UUID, "host": "here"},
+        },
+    ],
+)
+def test_who_migrated_away_has_left_though_nova_still_has_it_here(
+    message: Mapping[str, Any],
+) -> None:
+    """The source's own object of the instance is as it was before."""
+    left = read(message)
+    assert left is not None
+    assert left.disks is Disks.LEFT
+
+
+@pytest.mark.parametrize(
     "changed",
     [
         {"event_type": "instance.create.end"},
