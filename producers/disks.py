@@ -51,8 +51,11 @@ _log = structlog.get_logger("metaledger.producers")
 
 _NEVER_MADE = "it was intended, and was not there at the next intent"
 _GREW = "it was met larger than it was"
+_RESIZED = "it came with a resize or a migration of its instance"
 
 Name = tuple[str, str]
+# What is told of a disk that is there, of which that was told last; None: nothing.
+_Settled = Callable[["NewDisk", KnownDisk | None], DiskEvent | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,19 +116,29 @@ class Disks:
         A layout is backfilled where the disk is not known; nobody looks into the disk. One that is
         larger than was told has grown, for no virt driver makes a disk smaller.
         """
+        self._settle(disks, _settled)
+
+    def resized(self, *disks: NewDisk) -> None:
+        """These disks are there, and are now what a resize made of them.
+
+        That replaces what was told of them, by another machine too, from which they may have come.
+        """
+        self._settle(disks, _resized)
+
+    def _settle(self, disks: Sequence[NewDisk], settled: _Settled) -> None:
         with beside(lambda error: self._missed(error, len(disks))):
             # Without a lock, for every start of an instance asks.
             self._spool.install()
             with reading(self._spool.engine) as connection:
                 known = _known(connection, disks)
-            owed = [disk for disk in disks if _settled(disk, known.get(_name(disk)))]
+            owed = [disk for disk in disks if settled(disk, known.get(_name(disk)))]
             if not owed:
                 return
             with self._spool.writing() as connection:
                 # Somebody else may have told meanwhile.
                 known = _known(connection, owed)
-                settled = [_settled(disk, known.get(_name(disk))) for disk in owed]
-                self._record(connection, known, [event for event in settled if event is not None])
+                events = [settled(disk, known.get(_name(disk))) for disk in owed]
+                self._record(connection, known, [event for event in events if event is not None])
 
     def gone(self, instance_uuid: str, which: Callable[[str], bool] = lambda _: True) -> None:
         """The instance's disks whose names `which` accepts were deleted."""
@@ -246,11 +259,19 @@ def _settled(disk: NewDisk, known: KnownDisk | None) -> DiskEvent | None:
         return _created(disk)
     if disk.layout.size_bytes <= known.layout.size_bytes:
         return None
+    return _changed(disk, replace(known.layout, size_bytes=disk.layout.size_bytes), _GREW)
+
+
+def _resized(disk: NewDisk, known: KnownDisk | None) -> DiskEvent | None:
+    """As `_settled`, of a disk that an instance's resize has left as it is."""
+    if known is None:
+        return _changed(disk, disk.layout, _RESIZED)
+    return _settled(disk, known)
+
+
+def _changed(disk: NewDisk, layout: DiskLayout, reason: str) -> DiskLayoutChanged:
     return DiskLayoutChanged(
-        instance_uuid=disk.instance_uuid,
-        disk=disk.disk,
-        layout=replace(known.layout, size_bytes=disk.layout.size_bytes),
-        reason=_GREW,
+        instance_uuid=disk.instance_uuid, disk=disk.disk, layout=layout, reason=reason
     )
 
 

@@ -7,8 +7,9 @@ Wrapped, never copied (Nova 34, `nova/virt/libvirt/imagebackend.py`):
 - `create_image` of each backend, for who calls it without `cache`.
 
 A disk that is there and was never told of is backfilled with what the driver would make today: what
-it is said to be, not what a guest may have written into it, for nobody looks inside. A size that
-Nova leaves to the image is 0. Kernel and ramdisk, which go the same way, are no disks.
+it is said to be, not what a guest may have written into it, for nobody looks inside. One that comes
+with a resize from another host has changed, for that host has told of it. A size that Nova leaves
+to the image is 0. Kernel and ramdisk, which go the same way, are no disks.
 """
 
 import functools
@@ -21,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from metaledger.producers.disks import Disks, NewDisk
+from metaledger.producers.nova_compute import operations
 from metaledger.schemas.disk import DiskLayout, DiskSource, SourceKind
 
 MODULE = "nova.virt.libvirt.imagebackend"
@@ -94,7 +96,9 @@ def _recorded(disks: Disks, image: Any, disk: NewDisk) -> Iterator[None]:  # noq
         if image.exists():
             yield
             # Now, for the driver may have made it larger.
-            disks.met(disk)
+            operation = operations.current(disk.instance_uuid)
+            is_resize = operation is not None and operation.resizes
+            (disks.resized if is_resize else disks.met)(disk)
             return
         with disks.creating(disk) as creation:
             yield

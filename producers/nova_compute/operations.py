@@ -1,10 +1,10 @@
 """What nova-compute was asked to do, where its notifications do not say it.
 
 An unversioned notification of a snapshot names no snapshot, one of a rescue no image, none of
-shelving the image that it makes, and none of all the metadata of a rescue image. So the methods of
-`nova.compute.manager.ComputeManager` that do these are wrapped, and while one runs, `current` says
-what it was given. A wrap calls the original with what it was called with, and what it notes cannot
-fail it.
+shelving the image that it makes, and none of all the metadata of a rescue image; and where a disk
+is met, nobody says that it was resized. So the methods of `nova.compute.manager.ComputeManager`
+that do these are wrapped, and while one runs, `current` says what it was given. A wrap calls the
+original with what it was called with, and what it notes cannot fail it.
 """
 
 import functools
@@ -18,7 +18,11 @@ from typing import Any
 
 MODULE = "nova.compute.manager"
 # Each is given an `instance`, and those that make an image an `image_id`.
-_METHODS = ("_snapshot_instance", "shelve_instance", "rescue_instance", "unrescue_instance")
+_RESIZE = "finish_resize"
+_METHODS = (
+    *("_snapshot_instance", "shelve_instance", "rescue_instance", "unrescue_instance"),
+    _RESIZE,
+)
 _RESCUE_IMAGE = "_get_rescue_image"
 _OF_IMAGE = ("disk_format", "container_format", "min_disk", "min_ram")
 _MARK = "__metaledger_operations__"
@@ -28,9 +32,12 @@ Function = Callable[..., Any]
 
 @dataclass(slots=True, kw_only=True)
 class Operation:
-    """A method that runs now. `told`: what was told of it, for two formats notify of one fact."""
+    """A method that runs now. `told`: what was told of it, for two formats notify of one fact.
+    `resizes`: it finishes a resize or a cold migration, where the instance came to.
+    """
 
     instance_uuid: str
+    resizes: bool = False
     snapshot_image_id: str | None = None
     rescue_image_ref: str | None = None
     rescue_metadata: Mapping[str, str | None] = field(default_factory=dict)
@@ -53,7 +60,7 @@ def install(module: ModuleType) -> None:
         return
     setattr(manager, _MARK, True)
     for name in _METHODS:
-        _replace(manager, name, _operating)
+        _replace(manager, name, functools.partial(_operating, name))
     _replace(manager, _RESCUE_IMAGE, _rescuing)
 
 
@@ -63,7 +70,7 @@ def _replace(owner: object, name: str, wrap: Callable[[Function], Function]) -> 
         setattr(owner, name, functools.wraps(original)(wrap(original)))
 
 
-def _operating(original: Function) -> Function:
+def _operating(name: str, original: Function) -> Function:
     signature = inspect.signature(original)
 
     def called(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -71,7 +78,9 @@ def _operating(original: Function) -> Function:
         with suppress(AttributeError, LookupError, TypeError):
             given = signature.bind(*args, **kwargs).arguments
             operation = Operation(
-                instance_uuid=given["instance"].uuid, snapshot_image_id=given.get("image_id")
+                instance_uuid=given["instance"].uuid,
+                resizes=name == _RESIZE,
+                snapshot_image_id=given.get("image_id"),
             )
         token = _CURRENT.set(operation)
         try:

@@ -160,6 +160,18 @@ def test_a_disk_that_the_driver_makes_larger_has_changed(host: Host) -> None:
     assert "virtual size: 40 MiB" in info(disk(host))
 
 
+def test_a_disk_that_came_with_a_resize_is_told_as_it_is_now(host: Host) -> None:
+    host.disks = False
+    host.take("make")
+    host.disks = True
+    # As on a host to which another one has sent the disk.
+    host.take("resize")
+    assert "raised" not in host.seen
+    assert host.seen["resize_is_noticed"]
+    assert host.told() == [("DiskLayoutChanged", "disk")]
+    assert host.events()[0].data.layout.size_bytes == 40 * MIB
+
+
 def test_a_flat_disk_is_told_with_the_format_that_it_got(host: Host) -> None:
     create(host.folder / "template", "qcow2")
     host.raw = False

@@ -173,6 +173,18 @@ def test_a_disk_that_grew_has_changed_and_nothing_else_of_it(path: Path, disks: 
     assert events(path)[2].data.layout == replace(LAYOUT, size_bytes=2048)
 
 
+def test_a_disk_that_was_resized_is_told_anew_wherever_it_was(path: Path, disks: Disks) -> None:
+    with disks.creating(ROOT):
+        pass
+    larger = replace(ROOT, layout=replace(LAYOUT, size_bytes=2048))
+    # Of that one another machine has told.
+    new = replace(SWAP, layout=replace(LAYOUT, location="here"))
+    for _ in range(2):
+        disks.resized(larger, new)
+    assert told(path)[2:] == [(DiskLayoutChanged, "disk"), (DiskLayoutChanged, "disk.swap")]
+    assert [event.data.layout for event in events(path)[2:]] == [larger.layout, new.layout]
+
+
 def test_a_disk_that_failed_and_is_there_is_told(path: Path, disks: Disks) -> None:
     with pytest.raises(OSError), disks.creating(ROOT):  # noqa: PT011
         raise OSError
