@@ -6,6 +6,8 @@ Wrapped, never copied (Nova 34, `nova/virt/libvirt/imagebackend.py`):
 - `Image.cache`, through which the driver makes each disk, or meets one that is there;
 - `create_image` of each backend, for who calls it without `cache`.
 
+Where these are not there, nothing that the module makes could be recorded: then it makes nothing.
+
 A disk that is there and was never told of is backfilled with what the driver would make today: what
 it is said to be, not what a guest may have written into it, for nobody looks inside. One that comes
 with a resize from another host has changed, for that host has told of it. A size that Nova leaves
@@ -21,18 +23,25 @@ from pathlib import PurePosixPath
 from types import ModuleType
 from typing import Any
 
+import structlog
+
 from metaledger.producers.disks import Disks, NewDisk
+from metaledger.producers.guard import beside, described
 from metaledger.producers.nova_compute import operations
 from metaledger.schemas.disk import DiskLayout, DiskSource, SourceKind
+from metaledger.schemas.errors import Unrecorded
 
 MODULE = "nova.virt.libvirt.imagebackend"
 BACKENDS = ("Flat", "Qcow2", "Lvm", "Rbd", "Ploop")
 VERSION = "1.0"
 _NO_DISKS = ("kernel", "ramdisk", "kernel.rescue", "ramdisk.rescue")
+_MAKERS = ("cache", "create_image")
 _MARK = "__metaledger__"
 _SIZE_AT = 2
 # On an image: which disk it is, and whether its making is being recorded.
 _NAME, _BUSY = "metaledger_name", "metaledger_busy"
+
+_log = structlog.get_logger("metaledger.producers")
 
 Function = Callable[..., Any]
 Source = Callable[[], Disks | None]
@@ -43,17 +52,39 @@ def install(disks: Source, module: ModuleType) -> None:
     if hasattr(module, _MARK):
         return
     setattr(module, _MARK, True)
-    _wrap(module.Backend, "by_name", _naming)
-    _wrap(module.Image, "cache", functools.partial(_making, disks))
-    for name in BACKENDS:
-        backend = getattr(module, name, None)
-        if backend is not None and "create_image" in vars(backend):
-            _wrap(backend, "create_image", functools.partial(_making, disks))
+    with beside(functools.partial(_refuse, disks, module)):
+        _wrap(module.Backend, "by_name", _naming)
+        _wrap(module.Image, "cache", functools.partial(_making, disks))
+        for name in BACKENDS:
+            backend = getattr(module, name, None)
+            if backend is not None and "create_image" in vars(backend):
+                _wrap(backend, "create_image", functools.partial(_making, disks))
+
+
+def _refuse(disks: Source, module: ModuleType, error: Exception) -> None:
+    """Whatever makes disks in this module makes none as long as they are to be recorded."""
+    _log.error("disks cannot be recorded in this Nova", error=described(error))
+    for owner in [*vars(module).values()]:
+        for name in _MAKERS:
+            if isinstance(owner, type) and name in vars(owner):
+                _wrap(owner, name, functools.partial(_refusing, disks, described(error)))
 
 
 def _wrap(owner: object, name: str, wrap: Callable[[Function], Function]) -> None:
     original = getattr(owner, name)
     setattr(owner, name, functools.wraps(original)(wrap(original)))
+
+
+def _refusing(disks: Source, why: str, original: Function) -> Function:
+    def refused(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        if disks() is not None:
+            raise Unrecorded(
+                f"not made, for this Nova's {MODULE} is other than is assumed: {why}; upgrade "
+                "Metaledger, or unset [metaledger] disks, and no disk is recorded"
+            )
+        return original(*args, **kwargs)
+
+    return refused
 
 
 def _naming(original: Function) -> Function:

@@ -5,14 +5,18 @@ import sqlite3
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from metaledger.producers.disks import Disks
+from metaledger.producers.nova_compute import imagebackend
 from metaledger.producers.relay import Relay
 from metaledger.producers.settings import ProducerSettings
 from metaledger.producers.spool import Spool
 from metaledger.schemas.disk import DiskLayout, DiskSource, SourceKind
+from metaledger.schemas.errors import Unrecorded
 from metaledger.schemas.log.embedded import create_embedded_log
 from metaledger.services import cli
 
@@ -189,3 +193,31 @@ def test_a_kernel_is_no_disk(host: Host) -> None:
     host.take("kernel", "raw")
     assert disk(host, "kernel").exists()
     assert host.told() == []
+
+
+class Image:
+    """Of a Nova whose images are not given by `Backend.by_name`."""
+
+    made = 0
+
+    def cache(self) -> None:
+        self.made += 1
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_in_a_nova_that_does_not_fit_no_disk_is_made_unrecorded(
+    tmp_path: Path, is_recorded: bool
+) -> None:
+    module = ModuleType("imagebackend_of_another_nova")
+    module.Image = type("Copy", (Image,), {"cache": Image.cache})  # type: ignore[attr-defined]
+    module.Backend = type("Backend", (), {})  # type: ignore[attr-defined]
+    settings = ProducerSettings(service="nova-compute", host="here")
+    disks = Disks(Spool(tmp_path / "spool.db", settings), settings.context)
+    imagebackend.install(lambda: disks if is_recorded else None, module)
+    image = module.Image()
+    if is_recorded:
+        with pytest.raises(Unrecorded, match="other than is assumed"):
+            image.cache()
+    else:
+        image.cache()
+    assert image.made == (not is_recorded)
