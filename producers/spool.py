@@ -5,7 +5,7 @@ somebody's transaction, whoever spools (a disk's intent, an operator's decision)
 tables are the outbox's, and the same relay drains them. Many processes may share the file; no
 connection stays open, so a fork carries none over; no socket is opened.
 
-    spool = Spool(Path("/var/lib/metaledger/spool.db"), settings)
+    spool = Spool(Path("/var/lib/metaledger-nova/spool.db"), settings)
     spool.emit([draft])
 
 The file also keeps what it told last (`told`), in the transactions that told it.

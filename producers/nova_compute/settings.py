@@ -10,7 +10,8 @@ from pathlib import Path
 from metaledger.producers.settings import ProducerSettings
 from metaledger.producers.watching import settings
 
-SPOOL = Path("/var/lib/metaledger/spool.db")
+# A folder of nova-compute's user: that of Metaledger's own daemons belongs to theirs.
+SPOOL = Path("/var/lib/metaledger-nova/spool.db")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
