@@ -250,7 +250,16 @@ def test_an_intent_that_came_to_nothing_has_failed_when_the_next_one_is_told(pat
     [
         ("GET https://user:secret@host/x?X-Auth=1 failed", "GET https://***@host/x?*** failed"),
         ("rbd:pool/x:id=nova:key=AQBx== not found", "rbd:pool/x:id=nova:key=*** not found"),
-        ("{'admin_password': 'abc', 'size': 1}", "{'admin_password': ***', 'size': 1}"),
+        ("https://user:a/b@host/x failed", "https://***@host/x failed"),
+        ("'mysql://user:a@b@host/nova' and x@y", "'mysql://***@host/nova' and x@y"),
+        ("{'admin_password': 'abc', 'size': 1}", "{'admin_password': ***, 'size': 1}"),
+        ('{"password": "a b c", "size": 1}', '{"password": ***, "size": 1}'),
+        (r'{"secret": "a \" b", "size": 1}', '{"secret": ***, "size": 1}'),
+        ('password="my secret pass" next', "password=*** next"),
+        ('password="never closed', "password=***"),
+        ("Command: x --password hunter2 --size 3", "Command: x --password *** --size 3"),
+        ("Command: x --secret 'a b' y", "Command: x --secret *** y"),
+        ("x --ask-pass --size 3", "x --ask-pass --size 3"),
         ("X-Auth-Token: gAAAAAB", "X-Auth-Token: ***"),
         ("Authorization: Bearer abc.def", "Authorization: ***"),
         ("token " + "A" * 200 + " refused", "token *** refused"),
@@ -264,5 +273,13 @@ def test_free_text_is_capped_and_scrubbed(text: str, shown: str) -> None:
 
 
 def test_no_text_holds_up_who_scrubs_it() -> None:
-    for text in ("a:" * 10**6, "://" * 10**6, "key" * 10**6, "=" * 10**6, "\ud800" * 10**6):
+    for text in (
+        "a:" * 10**6,
+        "://" * 10**6,
+        "key" * 10**6,
+        "=" * 10**6,
+        "\ud800" * 10**6,
+        "--key " * 10**6,
+        'key="\\' * 10**6,
+    ):
         assert len(scrubbed(text)) <= CHARS_MAX
