@@ -31,10 +31,15 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(slots=True)
 class _Found:
-    """What came of it: `differing` counts the aggregates that `differences` are of."""
+    """What came of it: `differing` counts the aggregates that differ, in `values`.
 
+    Of the differences it keeps the first `kept_max`; None: all.
+    """
+
+    kept_max: int | None
     compared: int = 0
     differing: int = 0
+    values: int = 0
     mended: int = 0
     differences: list[Difference] = field(default_factory=list)
     left_out: Tally[str] = field(default_factory=Tally)
@@ -49,7 +54,7 @@ def reconcile(
     ] = False,
 ) -> int:
     """Where a service's database and the ledger differ: exits 1 if they do, and are not mended."""
-    found = _Found()
+    found = _Found(kept_max=None if shell.output.as_json else _SHOWN_MAX)
     settings = shell.settings
     with (
         parts.service_database(settings, service, url) as (engine, kinds),
@@ -77,7 +82,9 @@ def _mender(settings: Settings, engine: Engine) -> Mender:
 def _add(found: _Found, page: Page) -> None:
     found.compared += page.compared
     found.differing += len(page.differing)
-    found.differences += page.found
+    found.values += len(page.found)
+    kept = found.differences
+    kept += page.found if found.kept_max is None else page.found[: found.kept_max - len(kept)]
     found.left_out += page.left_out
 
 
@@ -98,16 +105,16 @@ def _shown(one: Difference) -> Document:
 
 
 def _view(found: _Found) -> Views:
-    if shown := found.differences[:_SHOWN_MAX]:
+    if shown := found.differences:
         yield table(_COLUMNS, ([_cell(getattr(one, name)) for name in _COLUMNS] for one in shown))
-        if len(shown) < len(found.differences):
-            yield f"… and {len(found.differences) - len(shown):,} more; --json shows all"
+        if len(shown) < found.values:
+            yield f"… and {found.values - len(shown):,} more; --json shows all"
         yield ""
     for why, count in sorted(found.left_out.items()):
         yield f"{count:,} left out: {why}."
     yield (
         f"{found.compared:,} compared: {found.differing:,} differ, in "
-        f"{len(found.differences):,} values; {found.mended:,} mended."
+        f"{found.values:,} values; {found.mended:,} mended."
     )
 
 

@@ -110,6 +110,20 @@ def test_reconcile_answers_no_shows_and_mends(metaledger: Run, glance: Engine) -
     assert (after.status, after.document["compared"]) == (0, 2)
 
 
+def test_of_many_differences_some_are_shown_and_all_counted(
+    metaledger: Run, glance: Engine
+) -> None:
+    for number in range(1000):
+        put_image(glance, f"more-{number}")
+    metaledger("migrate")
+    few = metaledger("reconcile", "glance", URL)
+    assert few.status == 1
+    assert "… and 952 more; --json shows all" in few.out
+    assert few.out.count("image:") == 50
+    assert "1,002 compared: 1,002 differ, in 1,002 values; 0 mended." in few.out
+    assert len(metaledger("--json", "reconcile", "glance", URL).document["differences"]) == 1002
+
+
 def test_what_is_absent_has_no_member(metaledger: Run, glance: Engine) -> None:
     metaledger("import", "glance", URL)
     relay(glance)
