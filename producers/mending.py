@@ -2,11 +2,12 @@
 
 Who found the difference says by which number the ledger knew each aggregate then. One that got a
 number since is in flight: what was seen of it is no longer so, and its own event tells why. Else
-nothing that is recorded has changed it, and nothing does while its counter is held.
+nothing that is recorded has changed it, and nothing does while its counter is held. What lacks a
+change by then is told whole: a mark gives no number, and what mends takes it.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from sqlalchemy import Connection
 
 from metaledger.producers.counters import Counter
 from metaledger.producers.live import LiveWriter, Outcome
-from metaledger.producers.source import Kind, What
+from metaledger.producers.source import STATE, Kind, What
 from metaledger.schemas.events import Draft, EventData
 from metaledger.schemas.identity import Clock, system_clock
 from metaledger.schemas.meta import Context, Origin
@@ -24,10 +25,11 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Differing:
-    """An aggregate to be mended. `seq`: the last number that was given of it when it was compared.
-    `values` are those that differ. `unknown`: the ledger knows nothing at all of it.
+    """An aggregate to be mended. `epoch`, `seq`: the last number that was given of it when it was
+    compared. `values` are those that differ. `unknown`: the ledger knows nothing at all of it.
     """
 
+    epoch: int
     seq: int
     values: Collection[What]
     unknown: bool
@@ -45,11 +47,12 @@ class Mender:
         """Mends these aggregates, or leaves them in flight. Raises as LiveWriter does."""
 
         def telling(connection: Connection, locked: Mapping[str, Counter]) -> list[Draft]:
-            as_seen = {
-                name: differing[name]
-                for name, counter in locked.items()
-                if counter.seq == differing[name].seq
-            }
+            as_seen = {}
+            for name, counter in locked.items():
+                found = differing[name]
+                if (counter.epoch, counter.seq) == (found.epoch, found.seq):
+                    whole = replace(found, values=[STATE])
+                    as_seen[name] = whole if counter.unrecorded else found
             return self._drafts(connection, kind, as_seen)
 
         return self.writer.tell(list(differing), telling)

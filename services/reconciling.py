@@ -99,6 +99,7 @@ class Reconciliation:
             elif differs := list(differences(name, ledger=told.get(key), database=held)):
                 found += differs
                 differing[name] = Differing(
+                    epoch=number.epoch,
                     seq=number.seq,
                     values=[(one.what, one.key) for one in differs],
                     unknown=key not in told,

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, delete, insert, text, update
 
+from metaledger.producers import counters
+from metaledger.producers.mending import Mender
 from metaledger.producers.nova.source import KINDS
 from metaledger.producers.nova.tables import (
     COMPUTE_NODES,
@@ -26,7 +28,8 @@ from metaledger.schemas.instance import (
     SnapshotPurpose,
     SnapshotTaken,
 )
-from metaledger.services.reconciling import ELSEWHERE
+from metaledger.services.reading import reading
+from metaledger.services.reconciling import ELSEWHERE, Reconciliation
 
 from .kit import Cloud
 
@@ -214,6 +217,27 @@ def test_what_was_done_behind_novas_hook_differs_and_is_mended(cell: Cloud) -> N
     live = rows(cell, "SELECT image_ref FROM instances WHERE instance_uuid = 'i-1'")
     assert live == [{"image_ref": "image-b"}]
     assert rows(cell, "SELECT kind FROM anomalies") == []
+
+
+def test_what_lacks_a_change_since_it_was_compared_is_told_whole(cell: Cloud) -> None:
+    """A mark gives no number, and a mend takes it."""
+    bring(cell)
+    stored = (SYSTEM_METADATA.c.instance_uuid == "i-1") & (
+        SYSTEM_METADATA.c.key == "image_min_disk"
+    )
+    with cell.stock.begin() as connection:
+        connection.execute(update(SYSTEM_METADATA).where(stored).values(value="2"))
+    mender = Mender(writer=cell.writer(), context=cell.settings.context())
+    with reading(cell.read_model_url) as read_model:
+        both = Reconciliation(engine=cell.operator, read_model=read_model)
+        (page,) = both.pages(INSTANCE)
+    with cell.stock.begin() as connection:
+        moved = {"compute_id": 2, "host": "host-2", "node": "node-2"}
+        connection.execute(update(INSTANCES).where(INSTANCES.c.uuid == "i-1").values(moved))
+        counters.mark(connection, ["instance:i-1"], CREATED)
+    assert mender.mend(INSTANCE, page.differing).told == 1
+    cell.project()
+    assert cell.compare(*KINDS) == ([], {ELSEWHERE: 1}, 0)
 
 
 def test_a_boot_that_a_hook_saw_is_not_told_again(cell: Cloud) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Connection, delete, insert, text, update
 
+from metaledger.producers import administration, counters
 from metaledger.producers.glance.rows import ImageState
 from metaledger.producers.glance.tables import IMAGES, LOCATIONS, PROPERTIES, TAGS
 from metaledger.producers.mending import Mender
@@ -150,6 +151,33 @@ def test_what_changed_since_it_was_compared_is_not_mended(known: Cloud) -> None:
     assert mender.mend(IMAGE, page.differing).told == 0
     known.project()
     assert compare(known) == ([], {}, 0)
+
+
+def test_what_changed_in_another_epoch_is_not_mended(known: Cloud) -> None:
+    """Its numbers begin anew there, and may have come as far."""
+    for name in ("one", "two"):
+        with known.hooked.begin() as connection:
+            rename(connection, "a", name)
+    known.project()
+    with known.stock.begin() as connection:
+        rename(connection, "a", "behind the hook")
+    mender = Mender(writer=known.writer(), context=known.settings.context())
+    with reading(known.read_model_url) as read_model:
+        both = Reconciliation(engine=known.operator, read_model=read_model)
+        (page,) = both.pages(IMAGE)
+    administration.reseed(known.stock)
+    for name in ("three", "four", "five"):
+        with known.hooked.begin() as connection:
+            rename(connection, "a", name)
+        if last_number(known) == page.differing["image:a"].seq:
+            break
+    assert last_number(known) == page.differing["image:a"].seq
+    assert mender.mend(IMAGE, page.differing).told == 0
+
+
+def last_number(cloud: Cloud) -> int:
+    with cloud.stock.connect() as connection:
+        return counters.read(connection, ["image:a"])["image:a"].seq
 
 
 def test_what_somebody_holds_is_not_mended_and_not_waited_for(known: Cloud) -> None:
