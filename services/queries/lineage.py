@@ -1,6 +1,6 @@
 """What is asked about lineage: what is said of an image, and the tree that it stands in."""
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam
 
 from metaledger.services.queries.form import Row, query, rows
 
@@ -12,24 +12,31 @@ _LINEAGE = query("""
            base_image_ref, root_image_id, evidence
       FROM image_lineage WHERE image_id = :image_id""")
 
-# Of each image only by its keys: a view over all images would be gone through as a whole.
-_TREE = query(f"""
+_RELATED = query(f"""
     WITH descendants AS (
         SELECT image_id FROM image_ancestors WHERE ancestor_image_id = :image_id
          ORDER BY depth, image_id LIMIT {DESCENDANTS_MAX}
-    ), related AS (
-        SELECT :image_id AS image_id
-         UNION SELECT ancestor_image_id FROM image_ancestors WHERE image_id = :image_id
-         UNION SELECT image_id FROM descendants
     )
-    SELECT related.image_id, i.name, i.image_type, i.registered_at, i.deleted_at,
-           s.instance_uuid, s.purpose, s.taken_at, s.parent_image_id,
-           a.ancestor_image_id AS edge_image_id
-      FROM related
-      LEFT JOIN images i ON i.image_id = related.image_id
-      LEFT JOIN snapshots s ON s.image_id = related.image_id
-      LEFT JOIN image_ancestors a ON a.image_id = related.image_id AND a.depth = 1
-     ORDER BY related.image_id""")
+    SELECT :image_id AS image_id
+     UNION SELECT ancestor_image_id FROM image_ancestors WHERE image_id = :image_id
+     UNION SELECT image_id FROM descendants""")
+
+# By their ids, once those are known: of a join PostgreSQL expects so many rows that it goes through
+# whole tables.
+_TOLD = tuple(
+    query(f"SELECT image_id, {said} AND image_id IN :image_ids").bindparams(
+        bindparam("image_ids", expanding=True)
+    )
+    for said in (
+        "name, image_type, registered_at, deleted_at FROM images WHERE true",
+        "instance_uuid, purpose, taken_at, parent_image_id FROM snapshots WHERE true",
+        "ancestor_image_id AS edge_image_id FROM image_ancestors WHERE depth = 1",
+    )
+)
+_NODE = (
+    *("name", "image_type", "registered_at", "deleted_at", "instance_uuid", "purpose", "taken_at"),
+    *("parent_image_id", "edge_image_id"),
+)
 
 _DESCENDANTS = query(
     "SELECT count(*) AS images FROM image_ancestors WHERE ancestor_image_id = :image_id"
@@ -49,7 +56,12 @@ def tree(connection: Connection, image_id: str) -> list[Row]:
     """The image, its ancestors and the nearest DESCENDANTS_MAX of its descendants; each with where
     its edge goes. What is null in one that is only named elsewhere, nobody told.
     """
-    return rows(connection, _TREE, image_id=image_id)
+    ids = sorted(row["image_id"] for row in rows(connection, _RELATED, image_id=image_id))
+    found: dict[str, Row] = {it: {"image_id": it, **dict.fromkeys(_NODE)} for it in ids}
+    for asked in _TOLD:
+        for row in rows(connection, asked, image_ids=ids):
+            found[row["image_id"]] |= row
+    return list(found.values())
 
 
 def descendants(connection: Connection, image_id: str) -> int:
