@@ -213,7 +213,12 @@ def test_a_service_asks_the_command_line(metaledger, home):
 def test_a_relay_that_reports_is_enough(metaledger, home, start):
     producer = ProducerSettings(service="nova", host="controller")
     back = moved(to_hypervisor_id=SCENARIO_HYPERVISOR, to_host="renamed")
-    evacuated = moved("EVACUATION", from_hypervisor_id=SCENARIO_HYPERVISOR, to_hypervisor_id=OTHER)
+    evacuated = moved(
+        "EVACUATION",
+        from_hypervisor_id=SCENARIO_HYPERVISOR,
+        to_hypervisor_id=OTHER,
+        to_host="compute-b",
+    )
     spool = Spool(home / "nova.db", producer)
     spool.emit([parse_line(json.dumps(each), producer.context()) for each in (back, evacuated)])
     spool.engine.dispose()
