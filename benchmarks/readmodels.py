@@ -27,6 +27,7 @@ from metaledger.schemas.tables.ledger import (
     ledger_events,
     read_model,
 )
+from metaledger.schemas.tables.lineage import snapshot_uploads
 from tests.servers.interface import Postgres
 
 # What the workload fills. Of the others nothing may have a row.
@@ -37,6 +38,7 @@ FILLED = (
     image_attribute_history,
     anomalies,
     aggregate_states,
+    snapshot_uploads,
 )
 Row = tuple[Any, ...]
 
@@ -81,6 +83,7 @@ def rows_by_batch(engine: Engine, *, batch_records: int) -> list[Batch]:
         image_attribute_history: lambda row: offset_of[row[6]],
         anomalies: lambda row: offset_of[row[5]],
         aggregate_states: lambda row: last[row[0]],
+        snapshot_uploads: lambda row: offset_of[row[3]],
     }
     batches = []
     for first in range(0, len(events), batch_records):
