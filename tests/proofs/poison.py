@@ -43,6 +43,7 @@ from metaledger.schemas.tables.ledger import (
     parked_events,
     quarantine,
 )
+from metaledger.schemas.tables.lineage import snapshot_uploads
 from metaledger.services import parts
 from metaledger.services.settings import Settings
 from metaledger.services.writing import append
@@ -265,7 +266,7 @@ def _assert_images(
     with engine_of(ledger.read_model) as engine:
         found = {
             table.name: list(streamed(engine, table, table.c.image_id.in_(ids)))
-            for table in IMAGE_TABLES
+            for table in (*IMAGE_TABLES, snapshot_uploads)
         }
         of_images = and_(anomalies.c.aggregate_kind == "image", anomalies.c.aggregate_id.in_(ids))
         # Of gaps the oracle knows nothing.
