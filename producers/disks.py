@@ -54,8 +54,8 @@ _GREW = "it was met larger than it was"
 _RESIZED = "it came with a resize or a migration of its instance"
 
 Name = tuple[str, str]
-# What is told of a disk that is there, of which that was told last; None: nothing.
-_Settled = Callable[["NewDisk", KnownDisk | None], DiskEvent | None]
+# What is told of a disk that is there, of which that was told last.
+_Settled = Callable[["NewDisk", KnownDisk | None], Collection[DiskEvent]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +137,8 @@ class Disks:
             with self._spool.writing() as connection:
                 # Somebody else may have told meanwhile.
                 known = _known(connection, owed)
-                events = [settled(disk, known.get(_name(disk))) for disk in owed]
-                self._record(connection, known, [event for event in events if event is not None])
+                events = [event for disk in owed for event in settled(disk, known.get(_name(disk)))]
+                self._record(connection, known, events)
 
     def gone(self, instance_uuid: str, which: Callable[[str], bool] = lambda _: True) -> None:
         """The instance's disks whose names `which` accepts were deleted."""
@@ -249,23 +249,25 @@ def _intended(disk: NewDisk, known: KnownDisk | None) -> Collection[DiskEvent]:
     return (_failed(disk, _NEVER_MADE), started)
 
 
-def _settled(disk: NewDisk, known: KnownDisk | None) -> DiskEvent | None:
-    """What is told of a disk that is there, of which that was told last; None: nothing."""
+def _settled(disk: NewDisk, known: KnownDisk | None) -> Collection[DiskEvent]:
+    """What is told of a disk that is there, of which that was told last."""
     if known is None or known.state == "failed":
-        return DiskLayoutBackfilled(
-            instance_uuid=disk.instance_uuid, disk=disk.disk, layout=disk.layout
+        return (
+            DiskLayoutBackfilled(
+                instance_uuid=disk.instance_uuid, disk=disk.disk, layout=disk.layout
+            ),
         )
-    if known.state == "intended":
-        return _created(disk)
+    created = (_created(disk),) if known.state == "intended" else ()
     if disk.layout.size_bytes <= known.layout.size_bytes:
-        return None
-    return _changed(disk, replace(known.layout, size_bytes=disk.layout.size_bytes), _GREW)
+        return created
+    grown = replace(known.layout, size_bytes=disk.layout.size_bytes)
+    return (*created, _changed(disk, grown, _GREW))
 
 
-def _resized(disk: NewDisk, known: KnownDisk | None) -> DiskEvent | None:
+def _resized(disk: NewDisk, known: KnownDisk | None) -> Collection[DiskEvent]:
     """As `_settled`, of a disk that an instance's resize has left as it is."""
     if known is None:
-        return _changed(disk, disk.layout, _RESIZED)
+        return (_changed(disk, disk.layout, _RESIZED),)
     return _settled(disk, known)
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
@@ -96,6 +96,7 @@ def locked(path: Path, really: bool) -> Iterator[None]:
 
 
 @settings(max_examples=25)
+@example([("make, lost", "disk"), ("grow, lost", "disk")])
 @given(st.lists(st.tuples(st.sampled_from(DEEDS), st.sampled_from(NAMES)), max_size=8))
 def test_a_disk_that_was_touched_is_known_as_it_is(deeds: list[tuple[str, str]]) -> None:
     # In memory where there is such a folder: each deed is a synced transaction.
