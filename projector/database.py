@@ -97,6 +97,9 @@ def _sqlite(place: URL) -> Engine:
         # power, checkpoint and rows together, and never tears one.
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA cache_size=-65536")
+        # 64 MB. A batch of new images changes 40 MB of pages, and most of them the next one too:
+        # carried over with every batch (SQLite does at 4 MB) they took a tenth of the time.
+        connection.execute("PRAGMA wal_autocheckpoint=16384")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
