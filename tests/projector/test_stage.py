@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Engine
 
 from metaledger.projector.judgements import JUDGED
 from metaledger.projector.lineage import DEPTH_MAX
@@ -44,7 +45,7 @@ from metaledger.schemas.instance import (
 from metaledger.schemas.ledger import SourceProgressed
 from metaledger.schemas.tables import DERIVED
 
-from ..store.readmodels import Dump, Place, dump, empty, kept_open, store_of
+from ..store.readmodels import Dump, Place, dump, empty, engine_of, kept_open, store_of
 from . import derived_oracle
 from .ledgers import AT, Ledger, event
 
@@ -455,6 +456,39 @@ def test_two_stages_at_once_work_off_each_mark_once(url: str, ledger: Ledger) ->
     assert not failures
     assert sum(done) == len(events)
     assert derived(dump(url)) == expected
+
+
+@pytest.mark.parametrize(
+    "place", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
+)
+def test_a_stage_reads_nothing_before_another_one_has_ended(url: str, ledger: Ledger) -> None:
+    ledger.append(event(declaring("child", "parent"), 1))
+    ledger.project(url)
+    marked = [(TWIN, "image", "child", None)]
+    with store_of(url) as store, store.deriving() as derivation:
+        derivation.put(DERIVED[0], marked)
+    with store_of(url) as first, store_of(url) as second, engine_of(url) as engine:
+        with first.deriving() as derivation:
+            derivation.lease()
+            derivation.done(derivation.marks(None, marks_max=1))
+            done = list[int]()
+            other = threading.Thread(target=lambda: done.append(derive(second, at_end=True)))
+            other.start()
+            while other.is_alive() and not waits_for_a_lock(engine):
+                other.join(0.01)
+            assert other.is_alive()
+        other.join(60)
+        assert done == [0]
+
+
+def waits_for_a_lock(engine: Engine) -> bool:
+    """Whether a connection to the database waits for another one."""
+    with engine.connect() as connection:
+        waiting = connection.exec_driver_sql(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return bool(waiting.scalar_one())
 
 
 def test_details_are_json_for_whoever_asks(tell) -> None:
