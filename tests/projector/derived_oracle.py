@@ -2,6 +2,24 @@
 recursion; shares no code with `projector.lineage`, `judgements` and `stage`.
 """
 
+from collections import defaultdict
+from functools import cache
+
+from metaledger.projector.judgements import JUDGED
+from metaledger.schemas.tables import DERIVED
+
+
+def made(dump):
+    """What the stage made of all marks, in the form of `derived`."""
+    tables = {table.name: dump[table.name] for table in DERIVED}
+    assert tables.pop("marks") == []
+    judged = sorted(
+        (row["kind"], row["aggregate_id"], row["event_id"])
+        for row in dump["anomalies"]
+        if row["kind"] in JUDGED and row["withdrawn_by_event"] is None
+    )
+    return tables | {"judged": judged}
+
 
 def derived(dump):
     """The rows of the derived tables, and (kind, aggregate, event) of all judged anomalies."""
@@ -32,11 +50,22 @@ class Model:
             for table in ("snapshots_taken", "snapshot_uploads", "image_property_history")
             for row in dump[table]
         }
+        # Asked again and again.
+        self.snapshot, self.declared = cache(self.snapshot), cache(self.declared)
+        self.of = cache(self.of)
 
     def rows(self, table, **where):
         return [
-            row for row in self.dump[table] if all(row[name] == it for name, it in where.items())
+            row
+            for row in self.of(table, next(iter(where)))[next(iter(where.values()))]
+            if all(row[name] == it for name, it in where.items())
         ]
+
+    def of(self, table, name):
+        found = defaultdict(list)
+        for row in self.dump[table]:
+            found[row[name]].append(row)
+        return found
 
     def declared(self, image_id):
         found = [

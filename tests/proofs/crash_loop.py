@@ -11,11 +11,12 @@ import math
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from sqlalchemy import NullPool, create_engine, func, select, text
 
@@ -23,7 +24,7 @@ from metaledger.producers import administration
 from metaledger.producers.database import open_database
 from metaledger.producers.tables import outbox
 from metaledger.schemas.log.kafka import KafkaSettings, create_topic, open_kafka_log
-from metaledger.schemas.tables.ledger import checkpoints
+from metaledger.schemas.tables.ledger import checkpoints, marks
 from tests.servers import choice
 from tests.servers.interface import Broker, Postgres, Server
 from tests.store.readmodels import engine_of, rows, store_of
@@ -125,13 +126,14 @@ class Plant:
             self.troubles.pop(name)[1]()
 
     def drain(self) -> None:
-        """Ends the shops, and waits until all that they committed is projected."""
+        """Ends the shops, and waits until all that they committed is projected and judged."""
         for shop in self.shops:
             shop.stop()
             assert shop.status in {0, *_KILLED}, shop.told()
         self._until(lambda: self._rows_waiting() == 0)
         ends = open_kafka_log(self.topic).bounds()
         self._until(lambda: all(at >= ends[n][1] for n, at in self._positions().items()))
+        self._until(lambda: not self._marks())
 
     def _until(self, is_so: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _DRAIN_S
@@ -145,6 +147,10 @@ class Plant:
         with engine_of(self.read_model) as engine:
             found = {row["log_partition"]: row["next_offset"] for row in rows(engine, checkpoints)}
         return {partition: found.get(partition, 0) for partition in range(_PARTITIONS)}
+
+    def _marks(self) -> Sequence[Mapping[str, Any]]:
+        with engine_of(self.read_model) as engine:
+            return rows(engine, marks)
 
     def _rows_waiting(self) -> int:
         # A relay tells of itself for ever.

@@ -46,6 +46,7 @@ from metaledger.schemas.image import (
     ImageUpdated,
     Mode,
     PropertyChange,
+    SnapshotUploaded,
 )
 from metaledger.schemas.instance import (
     InstanceBooted,
@@ -54,6 +55,8 @@ from metaledger.schemas.instance import (
     InstanceRelocated,
     InstanceSystemMetadataSaved,
     RelocationCause,
+    SnapshotPurpose,
+    SnapshotTaken,
 )
 from metaledger.schemas.jsonform import to_json
 
@@ -65,6 +68,8 @@ AGGREGATES = sorted(
     + [f"instance:instance-{n}" for n in range(INSTANCES)]
 )
 _KEYS = ("a", "b", "c", "d", "image_type", "os_glance_import")
+# What an image says it was made from, for whoever asks where it descends from.
+_BASE = "base_image_ref"
 _VALUES = (None, "", "1", "2", "snapshot", "\u202e\U0001f4be")
 
 _METADATA = MetaData()
@@ -164,6 +169,16 @@ def change(
         changed = replace(changed, **told_too)
     if random.random() < 0.1:
         size = random.randrange(1 << 40)
+        if random.random() < 0.5:
+            instance = f"instance-{random.randrange(INSTANCES)}"
+            snapshot = SnapshotUploaded(
+                image_id=image_id,
+                instance_uuid=instance,
+                size=size,
+                status="active",
+                change=changed,
+            )
+            return snapshot, after
         upload = ImageDataUploaded(image_id=image_id, size=size, status="active", change=changed)
         return upload, after
     attributes = {"name": random.choice("xyz")} if random.random() < 0.3 else {}
@@ -174,7 +189,7 @@ def change_instance(
     random: Random, uuid: str, held: Properties | None, now: datetime
 ) -> tuple[EventData, Properties | None]:
     """What happens next to an instance, and its system metadata then; None where there is none."""
-    image = f"image-{random.randrange(IMAGES)}"
+    image = _image(random)
     first: Properties = {"image_base_image_ref": image, **_metadata(random)}
     if held is None:
         boot = InstanceBooted(instance_uuid=uuid, image_ref=image, system_metadata=first)
@@ -197,6 +212,15 @@ def change_instance(
                     cause=RelocationCause.LIVE_MIGRATION,
                     to_hypervisor_id=f"hypervisor-{place}",
                     to_host=f"host-{place}",
+                ),
+                held,
+            ),
+            (
+                SnapshotTaken(
+                    instance_uuid=uuid,
+                    snapshot_image_id=_image(random),
+                    image_ref=random.choice([None, held["image_base_image_ref"]]),
+                    purpose=SnapshotPurpose.SNAPSHOT,
                 ),
                 held,
             ),
@@ -223,7 +247,12 @@ def _purge(random: Random, held: Properties) -> PropertyChange:
 
 
 def _some(random: Random) -> Properties:
-    return {key: random.choice(_VALUES) for key in _KEYS if random.random() < 0.3}
+    some = {key: random.choice(_VALUES) for key in _KEYS if random.random() < 0.3}
+    return some | ({_BASE: _image(random)} if random.random() < 0.2 else {})
+
+
+def _image(random: Random) -> str:
+    return f"image-{random.randrange(IMAGES)}"
 
 
 def open_shop(url: str) -> None:
