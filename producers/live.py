@@ -30,8 +30,8 @@ from metaledger.producers.outbox import Outbox
 from metaledger.producers.settings import ProducerSettings
 from metaledger.schemas.errors import ContractError, MetaledgerError, OutboxFull, UsageError
 from metaledger.schemas.events import Draft
-from metaledger.schemas.garbage import uncollected
 from metaledger.schemas.identity import Clock, system_clock
+from metaledger.schemas.interpreter import uncollected
 
 _log = structlog.get_logger("metaledger.producers")
 

@@ -38,8 +38,8 @@ from metaledger.producers.sending import Plan, Sent, Settled, Waiting, sendable,
 from metaledger.producers.settings import RelaySettings
 from metaledger.schemas.errors import MetaledgerError
 from metaledger.schemas.events import Draft
-from metaledger.schemas.garbage import uncollected
 from metaledger.schemas.identity import Clock, system_clock
+from metaledger.schemas.interpreter import uncollected
 from metaledger.schemas.ledger import SourceProgressed
 from metaledger.schemas.log import LogWriter, NewRecord, Outcome, Position
 

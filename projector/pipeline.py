@@ -19,8 +19,8 @@ from metaledger.projector.recall import Recall
 from metaledger.projector.store import Checkpoint, Move, Prepared, Store
 from metaledger.schemas.codec import Codec
 from metaledger.schemas.errors import OperatorError, UnknownSchema, Unstorable
-from metaledger.schemas.garbage import uncollected
 from metaledger.schemas.identity import Clock
+from metaledger.schemas.interpreter import uncollected
 from metaledger.schemas.log import LogReader, LogRecord
 
 # A poll's share of a batch: 500 records at the cap of 900,000 bytes are 450 MB, and 2,000 are not

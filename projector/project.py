@@ -6,7 +6,6 @@ stands in the read model; what it keeps itself (`pipeline`) is a belief, which e
 checks first, and which it drops after an error. Several may run at once, with a group or without.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from metaledger.projector.store import Store
 from metaledger.schemas.codec import Codec
 from metaledger.schemas.errors import Fenced, LogRefused, Unreachable
 from metaledger.schemas.identity import Clock, system_clock
+from metaledger.schemas.interpreter import switching_often
 from metaledger.schemas.log import Log
 
 __all__ = ["OnProgress", "Progress", "Settings", "bring_up_to_end", "follow"]
@@ -31,10 +31,6 @@ _DERIVE_EVERY = timedelta(seconds=2)
 # Some tenths of a second: meanwhile nobody polls the log, nor hears of a stop.
 _DERIVE_TURNS_MAX = 5
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
-# The thread that writes a batch needs the interpreter for moments, some hundred times, and waits
-# each time until the one that folds has had it for so long. With Python's 5 ms a batch into SQLite
-# took a quarter longer.
-_SWITCH_INTERVAL_S = 0.001
 
 _log = get_logger()
 
@@ -136,12 +132,10 @@ def _projector(
     run = Pipeline(store, codec, rules=rules, settings=settings, clock=clock)
     _refuse_other_history(run.positions(range(log.partitions)), log.bounds())
     run.reader = log.reader(run.positions, group=group)
-    interval_s = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
-        yield run
+        with switching_often():
+            yield run
     finally:
-        sys.setswitchinterval(interval_s)
         run.close()
 
 
