@@ -30,6 +30,7 @@ from metaledger.producers.counters import PROGRESS_PREFIX
 from metaledger.producers.lease import LeaseLost
 from metaledger.producers.sending import Sent, Waiting
 from metaledger.producers.tables import counters, outbox, sent
+from metaledger.producers.unnested import arrays, unnested
 from metaledger.schemas.events import StreamNumber
 from metaledger.schemas.log import NewRecord
 
@@ -66,7 +67,7 @@ def read_waiting(
     offered = or_(sent.c.held_until.is_(None), sent.c.held_until <= now)
     query = _WAITING.where(offered).order_by(outbox.c.id)
     if beside and connection.dialect.name == "postgresql":
-        others = func.unnest(_array(beside)).table_valued("id")
+        others = func.unnest(_array(beside)).table_valued("id").render_derived()
         query = query.where(~exists().where(others.c.id == outbox.c.id))
         return _seen(connection, query.limit(rows_max))
     seen = _seen(connection, query.limit(rows_max + len(beside)))
@@ -134,8 +135,7 @@ def note_sent(connection: Connection, states: Mapping[str, Sent]) -> None:
         }
         for aggregate, state in sorted(states.items())
     ]
-    if rows:
-        connection.execute(_upsert(connection.dialect.name, _SENT_COLUMNS), rows)
+    _put(connection, rows, _SENT_COLUMNS)
 
 
 def note_held(connection: Connection, held: Mapping[str, str], until: datetime) -> None:
@@ -144,8 +144,7 @@ def note_held(connection: Connection, held: Mapping[str, str], until: datetime) 
         {"aggregate": aggregate, "epoch": 0, "seq": 0, "held_until": until, "held_reason": reason}
         for aggregate, reason in sorted(held.items())
     ]
-    if rows:
-        connection.execute(_upsert(connection.dialect.name, _HELD_COLUMNS), rows)
+    _put(connection, rows, _HELD_COLUMNS)
 
 
 def read_totals(connection: Connection) -> Totals:
@@ -214,9 +213,16 @@ _SENT_COLUMNS = ("epoch", "seq", "held_until", "held_reason")
 _HELD_COLUMNS = ("held_until", "held_reason")
 
 
+def _put(connection: Connection, rows: Sequence[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """Adds rows to `sent`, or sets these columns of a row that is there."""
+    if rows:
+        upsert = _upsert(connection.dialect.name, columns)
+        given: Any = arrays(rows) if connection.dialect.name == "postgresql" else rows
+        connection.execute(upsert, given)
+
+
 @lru_cache
 def _upsert(dialect: str, columns: tuple[str, ...]) -> Insert:
-    """The dialect's upsert into `sent` that sets these columns of a row that is there."""
     if dialect in {"mysql", "mariadb"}:
         upsert = mysql.insert(sent)
         return upsert.on_duplicate_key_update({name: upsert.inserted[name] for name in columns})
@@ -224,5 +230,6 @@ def _upsert(dialect: str, columns: tuple[str, ...]) -> Insert:
     conflicting: Any = sqlite.insert(sent) if dialect == "sqlite" else postgresql.insert(sent)
     changes = {name: conflicting.excluded[name] for name in columns}
     result: Insert = conflicting.on_conflict_do_update(index_elements=["aggregate"], set_=changes)
-    # With something to return SQLAlchemy sends many rows as one statement, not one by one.
-    return result.returning(sent.c.epoch) if dialect == "postgresql" else result
+    if dialect == "postgresql":
+        result = result.from_select(list(sent.c.keys()), select(unnested(*sent.c)))
+    return result

@@ -7,7 +7,8 @@ One round, and what a crash behind each step leaves:
    repeat, known by its `event_id`. Where more waits, the next round's rows are read meanwhile, as
    if these were sent; unless all of them were, that is forgotten.
 3. In one transaction: renew the lease, delete exactly what was acknowledged, note how far each
-   aggregate is sent. A relay that lost its lease meanwhile changes nothing here, and stops.
+   aggregate is sent. A relay that lost its lease meanwhile changes nothing here, and stops. Where
+   the next rows have been read already, this is done while they are sent.
 
 What was Unsent stays and is sent again. What is Refused holds its aggregate, is noted, and is
 offered again now and then; the others go on. There is no cursor: RELIABILITY.md tells what one
@@ -22,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from threading import Event as Flag
+from types import MappingProxyType
 
 import structlog
 from sqlalchemy import Connection, Engine
@@ -39,7 +41,7 @@ from metaledger.producers.settings import RelaySettings
 from metaledger.schemas.errors import MetaledgerError
 from metaledger.schemas.events import Draft
 from metaledger.schemas.identity import Clock, system_clock
-from metaledger.schemas.interpreter import uncollected
+from metaledger.schemas.interpreter import switching_often, uncollected
 from metaledger.schemas.ledger import SourceProgressed
 from metaledger.schemas.log import LogWriter, NewRecord, Outcome, Position
 
@@ -87,6 +89,14 @@ class _Planned:
     more: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """What the log answered to a plan, and the database does not have yet."""
+
+    settled: Settled
+    plan: Plan
+
+
 class Relay:
     """Drains one outbox into one log; used by one thread at a time."""
 
@@ -117,8 +127,9 @@ class Relay:
         self._progress_at: datetime | None = None
         # What the row says is not known yet; the first round writes it.
         self._error: str | None = ""
-        # What the last round read beside its sending.
+        # What the last round read beside its sending, and never without it what it has not settled.
         self._ahead: _Planned | None = None
+        self._answered: _Answered | None = None
         # Since the last report.
         self._sent = 0
         self._retries = 0
@@ -131,15 +142,16 @@ class Relay:
         ahead, self._ahead = self._ahead, None
         planned = ahead or self._read()
         rows = planned.plan.rows
-        outcomes, ahead = self._append(planned)
-        settled = settle(rows, outcomes, planned.sent, stream_id=planned.stream_id)
-        self._settle(settled, planned.plan)
+        settled, ahead = self._append(planned)
+        self._answered = _Answered(settled, planned.plan)
         self._sent += len(settled.acknowledged)
+        if len(settled.acknowledged) == len(rows):
+            self._ahead = ahead
+        if self._ahead is None:
+            self._settle()
         unsent = next(iter(settled.unsent), None)
         if unsent is None:
             self._note(None)
-        if len(settled.acknowledged) == len(rows):
-            self._ahead = ahead
         reported = unsent is None and self._report(planned.stream_id)
         return Round(
             sent=len(settled.acknowledged),
@@ -148,6 +160,7 @@ class Relay:
             idle=not rows and not reported,
         )
 
+    @switching_often()
     def drain(self) -> Round:
         """Rounds until nothing waits, or the log does not take what is left; the sum of them.
 
@@ -169,6 +182,7 @@ class Relay:
             standby=done.standby,
         )
 
+    @switching_often()
     def run(self, stop: Flag) -> None:
         """Rounds until `stop` is set, whatever is away meanwhile; then gives up the lease.
 
@@ -209,9 +223,9 @@ class Relay:
         now = self._clock()
         if self._renew_at is not None and now < self._renew_at:
             return True
-        # Another may have had it since, and sent what was read: to note that once more would set
-        # the aggregates back.
-        self._ahead = None
+        # Another may have had it since, and sent what was read or sent here: to note that once more
+        # would set the aggregates back.
+        self._ahead = self._answered = None
         with self._engine.begin() as connection:
             taken = self._lease.take(connection)
         if taken and self._renew_at is None:
@@ -222,33 +236,39 @@ class Relay:
     def _next_renewal(self, now: datetime) -> datetime:
         return now + timedelta(seconds=self._settings.lease_s / 3)
 
-    def _append(self, planned: _Planned) -> tuple[Sequence[Outcome], _Planned | None]:
-        """The log's answers, and what was read beside it if there is more."""
-        if not planned.records:
-            return (), None
-        if not planned.more:
-            return self._writer.append(planned.records), None
-        # Left when the log has answered, whatever the reading comes to.
+    def _append(self, planned: _Planned) -> tuple[Settled, _Planned | None]:
+        """What the log's answers mean, and what was read beside it if there is more."""
+        rows, ahead = planned.plan.rows, None
+        taken = _settled(planned, [_TAKEN] * len(rows))
+        if not rows:
+            self._settle()
+            return taken, None
+        # Left when the log has answered, whatever is met beside it.
         with ThreadPoolExecutor(max_workers=1) as sender:
             answers = sender.submit(self._writer.append, planned.records)
-            try:
-                ahead = self._read(planned)
-            except (DBAPIError, PoolTimeout, MetaledgerError):
-                # The next round reads for itself, and meets it if it is still there.
-                ahead = None
-            return answers.result(), ahead
+            self._settle()
+            if planned.more:
+                ahead = self._read_ahead(rows, taken)
+            outcomes = answers.result()
+        if all(isinstance(outcome, Position) for outcome in outcomes):
+            return taken, ahead
+        return _settled(planned, outcomes), ahead
 
-    def _read(self, under_way: _Planned | None = None) -> _Planned:
+    def _read_ahead(self, under_way: Sequence[Waiting], taken: Settled) -> _Planned | None:
+        try:
+            return self._read(under_way, taken.sent)
+        except (DBAPIError, PoolTimeout, MetaledgerError) as error:
+            # The next round reads for itself, and meets it if it is still there.
+            _log.warning("not read ahead", reason=described(error))
+            return None
+
+    def _read(
+        self, under_way: Sequence[Waiting] = (), expected: Mapping[str, Sent] = MappingProxyType({})
+    ) -> _Planned:
         """What can be sent next, beside what is under way and as if that was taken."""
-        taken = under_way.plan.rows if under_way else ()
         with reading(self._engine) as connection:
             source = read_stream(connection)
-            expected: Mapping[str, Sent] = {}
-            if under_way:
-                all_taken = [Position(0, 0)] * len(taken)
-                settled = settle(taken, all_taken, under_way.sent, stream_id=source.stream_id)
-                expected = settled.sent
-            plan, sent, more = self._plan(connection, source.stream_id, taken, expected)
+            plan, sent, more = self._plan(connection, source.stream_id, under_way, expected)
             records = drain.read_records(connection, plan.rows)
         return _Planned(plan, records, sent, source.stream_id, more)
 
@@ -279,7 +299,12 @@ class Relay:
             )
         return plan, sent, len(seen.rows) >= rows_max or len(plan.rows) < len(rows)
 
-    def _settle(self, settled: Settled, plan: Plan) -> None:
+    def _settle(self) -> None:
+        """Has the database know what was answered. What fails here is sent again."""
+        answered, self._answered = self._answered, None
+        if answered is None:
+            return
+        settled, plan = answered.settled, answered.plan
         held = {**plan.gaps, **settled.refused}
         if not settled.acknowledged and not held:
             return
@@ -303,6 +328,7 @@ class Relay:
         interval = timedelta(seconds=self._settings.progress_interval_s)
         if self._progress_at is not None and now < self._progress_at + interval:
             return False
+        self._settle()
         with self._engine.begin() as connection:
             self._lease.renew(connection, {"progress_at": now})
             totals = drain.read_totals(connection)
@@ -353,8 +379,17 @@ class Relay:
 
     def _give_up(self) -> None:
         try:
+            self._settle()
             with self._engine.begin() as connection:
                 self._lease.give_up(connection)
-        except (DBAPIError, PoolTimeout) as error:
+        except (DBAPIError, PoolTimeout, LeaseLost) as error:
             _log.warning("lease not given up", reason=described(error))
         self._renew_at = None
+
+
+def _settled(planned: _Planned, outcomes: Sequence[Outcome]) -> Settled:
+    return settle(planned.plan.rows, outcomes, planned.sent, stream_id=planned.stream_id)
+
+
+# Whatever the log will say of a record that it takes.
+_TAKEN = Position(0, 0)
