@@ -118,6 +118,23 @@ def of_parked(parked: Sequence[Row], quarantine: Sequence[Row], now: datetime) -
     yield from _rest(parked, "aggregates are parked")
 
 
+def of_unjudged(unjudged: Row, now: datetime) -> Iterator[Problem]:
+    """Where lineages and anomalies are not derived behind the projection."""
+    late_s = _seconds(unjudged["due_since"], now)
+    if late_s > LATE_S:
+        yield Problem(
+            f"lineages and anomalies that wait to be derived: {unjudged['due']:,}, "
+            f"for {age(late_s)}",
+            "metaledger project --follow",
+        )
+    if unjudged["put_aside"]:
+        yield Problem(
+            f"marks that the database refused to have derived: {unjudged['put_aside']:,}; the "
+            "projector's log names them",
+            "metaledger sql 'SELECT * FROM unjudged_aggregates ORDER BY settles_at DESC'",
+        )
+
+
 def of_outbox(outbox: OutboxStatus, now: datetime) -> Iterator[Problem]:
     """What the outbox itself tells, whether its relay works or not."""
     name = "the outbox"

@@ -48,6 +48,7 @@ def status(shell: Shell) -> int:
         "partitions": [{**asdict(one), "lag": one.lag} for one in seen.partitions],
         "parked": seen.parked,
         "quarantine": [row for row in seen.quarantine if row["skipped_by_event"] is None],
+        "unjudged": seen.unjudged,
         "outbox": None if seen.outbox is None else asdict(seen.outbox),
         "problems": [asdict(one) for one in problems],
     }
@@ -73,6 +74,7 @@ class _Seen:
         found = self._found("the read model", "metaledger migrate", read_model)
         model = found or _Model()
         self.streams, self.parked, self.quarantine = model.streams, model.parked, model.quarantine
+        self.unjudged = model.unjudged
         self.partitions = _partitions(
             None if found is None else found.checkpoints, log.ends if log else {}
         )
@@ -105,6 +107,7 @@ class _Model:
     checkpoints: list[Row] = field(default_factory=list)
     parked: list[Row] = field(default_factory=list)
     quarantine: list[Row] = field(default_factory=list)
+    unjudged: Row | None = None
 
 
 def _ledger(settings: Settings) -> _Ledger:
@@ -125,6 +128,7 @@ def _read(connection: Connection) -> _Model:
         queries.ledger.checkpoints(connection),
         queries.ledger.parked(connection),
         queries.ledger.quarantine(connection),
+        queries.ledger.unjudged(connection),
     )
 
 
@@ -155,6 +159,8 @@ def _problems(seen: _Seen, now: datetime) -> list[Problem]:
         *(seen.of_log or health.of_partitions(seen.partitions, now)),
         *health.of_parked(seen.parked, seen.quarantine, now),
     ]
+    if seen.unjudged is not None:
+        found += health.of_unjudged(seen.unjudged, now)
     if seen.outbox is not None:
         found += health.of_outbox(seen.outbox, now)
     return found

@@ -22,6 +22,7 @@ _TIMES = (
     "removed_at",
     "taken_at",
     "since",
+    "due_since",
     "valid_from",
     "valid_to",
     "ended_at",

@@ -41,6 +41,17 @@ _STREAMS = query("""
            min(reported_at) AS reported_at
       FROM streams GROUP BY stream_id ORDER BY stream_id""")
 
+# What was put aside, for the database refused what was derived of it, settles in the year 9999. At
+# the first projection each image has a mark: a thousand of them tell how old they are.
+_UNJUDGED = query("""
+    SELECT (SELECT count(*) FROM unjudged_aggregates WHERE settles_at IS NULL) AS due,
+           (SELECT count(*) FROM unjudged_aggregates
+             WHERE settles_at < '9999-01-01') AS waiting,
+           (SELECT count(*) FROM unjudged_aggregates
+             WHERE settles_at >= '9999-01-01') AS put_aside,
+           (SELECT min(recorded_at) FROM ledger_events WHERE event_id IN (
+             SELECT event_id FROM unjudged_aggregates WHERE settles_at IS NULL LIMIT 1000
+           )) AS due_since""")
 
 # What operators write is theirs, and what mends a gap tells nothing new.
 _OWNERS = query("""
@@ -103,6 +114,14 @@ def checkpoints(connection: Connection) -> list[Row]:
 def streams(connection: Connection) -> list[Row]:
     """How far each source is: the worst of its partitions."""
     return rows(connection, _STREAMS)
+
+
+def unjudged(connection: Connection) -> Row:
+    """How many marks of the stage behind the folds are `due`, since when, how many are `waiting`
+    for reports of the sources, and how many were `put_aside`.
+    """
+    (found,) = rows(connection, _UNJUDGED)
+    return found
 
 
 def event_owners(connection: Connection) -> list[Row]:

@@ -113,6 +113,18 @@ def test_a_projection_that_does_not_come_on_is_red():
     )
 
 
+def test_what_nobody_derives_is_red_and_what_waits_for_reports_is_not():
+    idle = {"due": 0, "waiting": 9, "put_aside": 0, "due_since": None}
+    assert told(health.of_unjudged(idle, NOW)) == []
+    late = {**idle, "due": 1_200, "due_since": LONG_AGO}
+    [(said, helps)] = told(health.of_unjudged(late, NOW))
+    assert said.startswith("lineages and anomalies that wait to be derived: 1,200, for ")
+    assert helps == "metaledger project --follow"
+    refused = {**idle, "put_aside": 2}
+    [(said, _)] = told(health.of_unjudged(refused, NOW))
+    assert said.startswith("marks that the database refused to have derived: 2;")
+
+
 def test_many_of_a_kind_are_a_number():
     parked = [
         {"aggregate_kind": "image", "aggregate_id": str(n), "events": 2, "since": LONG_AGO}
@@ -130,6 +142,12 @@ def test_status_is_green_where_all_is_well(metaledger):
     assert result.status == 0
     assert result.document["problems"] == []
     assert result.document["partitions"][0]["lag"] == 0
+    assert result.document["unjudged"] == {
+        "due": 0,
+        "waiting": 0,
+        "put_aside": 0,
+        "due_since": None,
+    }
     assert "All is well." in metaledger("status").out
 
 
