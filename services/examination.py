@@ -128,10 +128,16 @@ def _ledger_and_model(settings: Settings, ledger: Finding, model: Finding) -> It
         yield _checked("checkpoint", lambda: _checkpoint(settings))
     else:
         yield Finding(check="checkpoint", fine=None, text="needs the ledger and the read model")
+    yield from _needing(model, "owners of event types", lambda: _owners(settings))
+    if settings.guard_streams:
+        yield from _needing(model, "guard's streams", lambda: _guard_streams(settings))
+
+
+def _needing(model: Finding, name: str, look: Callable[[], str]) -> Iterator[Finding]:
     if model.fine:
-        yield _checked("owners of event types", lambda: _owners(settings))
+        yield _checked(name, look)
     else:
-        yield Finding(check="owners of event types", fine=None, text="needs the read model")
+        yield Finding(check=name, fine=None, text="needs the read model")
 
 
 def _ledger(settings: Settings) -> str:
@@ -209,6 +215,18 @@ def _owners(settings: Settings) -> str:
                 f"this one's is the {owner}"
             )
     return f"{len(owners)} event types, each from one service"
+
+
+def _guard_streams(settings: Settings) -> str:
+    with reading(settings.read_model) as connection:
+        reporting = {row["stream_id"] for row in queries.ledger.streams(connection)}
+    unheard = [stream for stream in settings.guard_streams if stream not in reporting]
+    if unheard:
+        raise OperatorError(
+            f"guard_streams names {', '.join(unheard)}, and none of that name ever reported, so "
+            "the guard allows nothing: `metaledger outbox status` shows an outbox's stream"
+        )
+    return f"{len(settings.guard_streams)} named, and each has reported"
 
 
 def _outbox(settings: Settings) -> str:

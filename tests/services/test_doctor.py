@@ -3,7 +3,7 @@ import pytest
 from metaledger.producers.settings import ProducerSettings
 from metaledger.producers.spool import Spool
 
-from .samples import SCENARIO, file_of, registered
+from .samples import SCENARIO, file_of, line, registered
 
 CONF = """
 [DEFAULT]
@@ -84,6 +84,21 @@ def test_a_type_with_two_owners_is_found(metaledger, home, findings):
     assert owners["fine"] is False
     assert "ImageRegistered is written by another and metaledger" in owners["text"]
     assert "this one's is the engine plugin" in owners["text"]
+
+
+def test_a_guard_that_asks_a_stream_that_never_reported_is_found(metaledger, home, findings):
+    head = {"aggregate": "stream:s-1/0", "stream_id": "s-1", "stream_seq": 1, "epoch": 1}
+    counts = {"rows_waiting": 0, "rows_max": 1, "unrecorded_aggregates": 0}
+    report = line("SourceProgressed", 0, meta=head, **counts)
+    metaledger("emit", file_of(home / "f.jsonl", report))
+    metaledger("project")
+    config = home / "c.toml"
+    config.write_text('guard_streams = ["s-1"]')
+    assert findings("--config", config)["guard's streams"]["fine"] is True
+    config.write_text('guard_streams = ["s-1", "s-2"]')
+    found = findings("--config", config)["guard's streams"]
+    assert found["fine"] is False
+    assert found["text"].startswith("guard_streams names s-2, and none of that name ever reported")
 
 
 def test_a_size_that_the_log_does_not_take_is_found(home, findings):
