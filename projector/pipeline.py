@@ -167,9 +167,12 @@ class Pipeline:
         """Waits for what is in flight. False: it did not come out as believed, and its records were
         projected after all, but beliefs are gone.
         """
-        flight, self._flight = self._flight, None
+        flight = self._flight
         if flight is None:
             return True
+        if not flight.outcome.done():
+            self._store.carry_over()
+        self._flight = None
         try:
             flight.outcome.result()
         except Unstorable:

@@ -12,7 +12,7 @@ passing `tests/store`.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -128,6 +128,15 @@ class Store:
         """What is derived behind the folds, as `transaction`."""
         with translated(self._engine), self._engine.begin() as connection:
             yield Derivation(connection, self._bulk)
+
+    def carry_over(self) -> None:
+        """What SQLite owes its file, the pages of its journal, done beside a transaction that
+        writes; for who waits for that. Without it a commit does it now and then, and takes longer.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return
+        with translated(self._engine), closing(self._engine.raw_connection()) as raw:
+            raw.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def checkpoints(self, partitions: Collection[int]) -> Mapping[int, Checkpoint]:
         """The checkpoints of those partitions, as they are now."""
