@@ -4,6 +4,7 @@ import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, event
@@ -11,9 +12,11 @@ from sqlalchemy import delete, event
 from metaledger.producers import administration
 from metaledger.producers.glance.tables import IMAGES, PROPERTIES
 from metaledger.producers.source import find_undated
-from metaledger.schemas.errors import OutboxFull, UsageError
+from metaledger.schemas.errors import OutboxFull, Unreachable, UsageError
 from metaledger.schemas.identity import system_clock
 from metaledger.schemas.image import ImageDeleted, ImageRegistered
+from tests.proofs.proof import running
+from tests.servers import choice
 
 from .kit import (
     IMAGE,
@@ -292,3 +295,22 @@ def test_what_a_hook_tells_just_before_the_lock_is_told_once(cloud: Cloud) -> No
     done = cloud.bring()
     assert (told, done.imported, done.known) == ([names[1]], 2, 1)
     assert sorted(registrations(cloud)) == names
+
+
+@pytest.mark.postgres
+def test_a_database_that_crashes_on_the_way_is_gone_on_with(tmp_path: Path) -> None:
+    with running(choice.new_postgres) as server:
+        cloud = Cloud(server.create_database(), tmp_path)
+        names = fill(cloud, 1_100)
+        with pytest.raises(Unreachable):
+            cloud.bring(on_progress=lambda _progress: server.crash())
+        server.start()
+        # The test's own connections; the import's come back by themselves.
+        cloud.stock.dispose()
+        again = cloud.bring()
+        assert again.known == 1_000
+        assert again.imported == 100
+        assert registrations(cloud) == names
+        cloud.project()
+        assert cloud.told() == cloud.holds()
+        cloud.close()
