@@ -38,7 +38,7 @@ from tests.projector.ledgers import CODEC, Hooked
 from tests.servers import choice
 from tests.store.readmodels import dump, store_of
 
-from .expected import assert_told
+from .expected import assert_told, standing
 from .points import Ask, ask_at_every_step
 from .proof import Proof, Run, running
 from .shop import SETTINGS, Shop, open_shop, told_by
@@ -126,17 +126,19 @@ def _relay(place: Place, fate: Fate) -> None:
     with closing(place.open_log()) as log:
         administration.bind(engine, log)
         with closing(_AskingWriter(log.writer(), fate.ask)) as writer:
-            relay = Relay(
-                engine,
-                writer,
-                Outbox(SETTINGS, SETTINGS.codec()),
-                partitions=log.partitions,
-                owner=uuid7(system_clock()),
-                settings=_RELAY,
-            )
-            while (done := relay.drain()).standby:
-                time.sleep(_RELAY.lease_s / 5)
-            assert done.idle, done
+            # The second one finds nothing and reports so: until then nothing is judged.
+            for _ in range(2):
+                relay = Relay(
+                    engine,
+                    writer,
+                    Outbox(SETTINGS, SETTINGS.codec()),
+                    partitions=log.partitions,
+                    owner=uuid7(system_clock()),
+                    settings=_RELAY,
+                )
+                while (done := relay.drain()).standby:
+                    time.sleep(_RELAY.lease_s / 5)
+                assert done.idle, done
     engine.dispose()
 
 
@@ -234,7 +236,7 @@ def _assert_rebuilt(run: Run, place: Place) -> None:
     rebuilt = f"sqlite:///{run.folder}/{place.name}-rebuilt.db"
     with closing(place.open_log()) as log, store_of(rebuilt) as store:
         bring_up_to_end(log, store, CODEC, settings=Settings())
-    assert dump(rebuilt) == dump(place.read_model)
+    assert standing(dump(rebuilt)) == standing(dump(place.read_model))
 
 
 @contextmanager

@@ -77,6 +77,16 @@ def _with_times(history: Sequence[JsonEvent]) -> Iterator[tuple[JsonEvent, str]]
         yield event, time_text(latest)
 
 
+def standing(found: Rows) -> Rows:
+    """Without what was judged and withdrawn: who reads all at once never sees it wrong."""
+    anomalies = [
+        row
+        for row in found["anomalies"]
+        if row["kind"] not in JUDGED or row["withdrawn_by_event"] is None
+    ]
+    return {**found, "anomalies": anomalies}
+
+
 def _found(read_model: str) -> Rows:
     with engine_of(read_model) as engine:
         return {table.name: rows(engine, table) for table in (*TABLES, ledger_events)}
