@@ -45,7 +45,7 @@ _AGGREGATES_MAX = 200
 _EVENTS_EACH_MAX = 10
 # How many transactions an import has under way at once, unless somebody says otherwise: each waits
 # for the database half of its time.
-JOBS = 3
+JOBS = 4
 _PAUSE_S = 0.5
 _STALLED = timedelta(seconds=60)
 
