@@ -5,7 +5,8 @@ there first, and its events tell all since. So an import needs no cursor: broken
 and begun again it goes on, and done twice it adds nothing. What is in flight is tried again at the
 end (`live` says how it keeps out of the service's way).
 
-In memory are a page of keys, a transaction's aggregates, and the names of what is in flight.
+In memory are a page of keys, the aggregates of the transactions that are under way, and the names
+of what is in flight.
 """
 
 from collections.abc import Callable, Mapping, Sequence
