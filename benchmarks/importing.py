@@ -23,7 +23,7 @@ from metaledger.producers.database import open_database, reading
 from metaledger.producers.glance.source import KINDS
 from metaledger.producers.glance.tables import IMAGES, LOCATIONS, PROPERTIES, TAGS
 from metaledger.producers.importing import Importer, OnProgress, Progress
-from metaledger.producers.live import LiveWriter
+from metaledger.producers.live import JOBS, LiveWriter
 from metaledger.producers.settings import ProducerSettings
 from metaledger.producers.source import pages
 from metaledger.producers.tables import METADATA as OUTBOX
@@ -99,7 +99,7 @@ def _bare(engine: Engine) -> None:
 
 
 def _import(engine: Engine, tell: OnProgress = lambda _progress: None) -> Progress:
-    writer = LiveWriter(engine, _SETTINGS)
+    writer = LiveWriter(engine, _SETTINGS, jobs=JOBS)
     return Importer(engine, writer, context=CONTEXT, on_progress=tell).run(_IMAGE)
 
 

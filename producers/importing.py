@@ -5,7 +5,8 @@ there first, and its events tell all since. So an import needs no cursor: broken
 and begun again it goes on, and done twice it adds nothing. What is in flight is tried again at the
 end (`live` says how it keeps out of the service's way).
 
-In memory are a page of keys, a transaction's aggregates, and the names of what is in flight.
+In memory are a page of keys, the aggregates of the transactions that are under way, and the names
+of what is in flight.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,8 @@ from metaledger.schemas.events import Draft
 from metaledger.schemas.identity import Clock, system_clock
 from metaledger.schemas.meta import Context, Origin
 
-_KEYS_MAX = 1_000
+# Some twenty transactions, which may be under way several at once.
+_KEYS_MAX = 5_000
 # Beyond that many they are counted, and left to the next run.
 _ASIDE_MAX = 10_000
 _TRIES_MAX = 5
@@ -84,9 +86,11 @@ class Importer:
         """
         so_far = Progress(kind=kind.name, total=count_all(self._engine, kind))
         aside: list[str] = []
+        look = True
         for keys in pages(self._engine, kind, keys_max=_KEYS_MAX):
-            names = [kind.aggregate(key) for key in keys]
-            so_far, held = self._bring(kind, names, so_far)
+            known, names = so_far.known, [kind.aggregate(key) for key in keys]
+            so_far, held = self._bring(kind, names, so_far, look=look)
+            look = so_far.known > known
             aside += held[: _ASIDE_MAX - len(aside)]
         for _ in range(_TRIES_MAX):
             if not aside:
@@ -98,10 +102,14 @@ class Importer:
         return so_far
 
     def _bring(
-        self, kind: Kind[Any], names: Sequence[str], so_far: Progress
+        self, kind: Kind[Any], names: Sequence[str], so_far: Progress, *, look: bool = True
     ) -> tuple[Progress, Sequence[str]]:
-        """Imports those that are new; how far it is then, and which are in flight."""
-        new = self._unknown(names)
+        """Imports those that are new; how far it is then, and which are in flight.
+
+        Their counters say so once they are locked. A look before that spares the lock to those that
+        are known, and is itself spared where hardly any is.
+        """
+        new = self._unknown(names) if look else names
         outcome = self._writer.tell(
             new, lambda connection, locked: self._drafts(connection, kind, locked)
         )

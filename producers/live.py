@@ -9,13 +9,17 @@ Rules (RELIABILITY.md, "Inside the service's transaction"):
   found by halves, and keeps out itself alone.
 - Half of the outbox is left to the service, whose changes would go unrecorded in a full one. At the
   other half this waits, as long as a relay makes room.
+- Several transactions at once keep the database busy while Python is. They are of different
+  aggregates, and none sees what the others are about to write: room is kept for that.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from threading import Event
 
 import structlog
 from sqlalchemy import Connection, Engine
@@ -31,14 +35,17 @@ from metaledger.producers.settings import ProducerSettings
 from metaledger.schemas.errors import ContractError, MetaledgerError, OutboxFull, UsageError
 from metaledger.schemas.events import Draft
 from metaledger.schemas.identity import Clock, system_clock
-from metaledger.schemas.interpreter import uncollected
+from metaledger.schemas.interpreter import switching_often, uncollected
 
 _log = structlog.get_logger("metaledger.producers")
 
-# Some 600 events. Whoever wants one of these aggregates waits for all of them, some 100 ms.
+# Some 400 events. Whoever wants one of these aggregates waits for all of them, some 100 ms.
 _AGGREGATES_MAX = 200
 # No aggregate takes more events than that to tell.
 _EVENTS_EACH_MAX = 10
+# How many transactions an import has under way at once, unless somebody says otherwise: each waits
+# for the database half of its time.
+JOBS = 4
 _PAUSE_S = 0.5
 _STALLED = timedelta(seconds=60)
 
@@ -56,13 +63,14 @@ class InFlight(MetaledgerError):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """So many aggregates were told, by so many events. `in_flight`: others hold them; `untold`: no
-    event can tell them.
+    event can tell them; `no_room`: the outbox is full.
     """
 
     told: int = 0
     events: int = 0
     in_flight: tuple[str, ...] = ()
     untold: tuple[str, ...] = ()
+    no_room: tuple[str, ...] = ()
 
     def __add__(self, other: "Outcome") -> "Outcome":
         return Outcome(
@@ -70,6 +78,7 @@ class Outcome:
             events=self.events + other.events,
             in_flight=self.in_flight + other.in_flight,
             untold=self.untold + other.untold,
+            no_room=self.no_room + other.no_room,
         )
 
 
@@ -77,8 +86,9 @@ class LiveWriter:
     """Writes into one database's outbox, which is installed; used by one thread.
 
     The engine is its own: on MariaDB connections that waited for nobody never do again.
-    `settings` are those of who writes, with the outbox's limit that the service has. `on_wait` is
-    told again and again while the outbox is full; `pause` is how long nothing is done then.
+    `settings` are those of who writes, with the outbox's limit that the service has. `jobs` is how
+    many transactions are under way at once, on threads of their own; on SQLite it is one. `on_wait`
+    is told again and again while the outbox is full; `pause` is how long nothing is done then.
     """
 
     def __init__(
@@ -86,19 +96,25 @@ class LiveWriter:
         engine: Engine,
         settings: ProducerSettings,
         *,
+        jobs: int = 1,
         on_wait: OnWait = lambda _status: None,
         pause: Callable[[], None] = lambda: time.sleep(_PAUSE_S),
         clock: Clock = system_clock,
     ) -> None:
         """Raises UsageError where the outbox's limit is too small."""
-        self._rows_max = settings.outbox_rows_max // 2
-        if self._rows_max < _EVENTS_EACH_MAX:
+        half = settings.outbox_rows_max // 2
+        if half < _EVENTS_EACH_MAX:
             raise UsageError(
                 f"the outbox's limit, relay.outbox_rows_max = {settings.outbox_rows_max}, leaves "
                 f"no room beside the service: it needs {2 * _EVENTS_EACH_MAX}"
             )
+        room_for = half // _EVENTS_EACH_MAX
+        self._jobs = 1 if engine.dialect.name == "sqlite" else min(jobs, room_for)
+        self._at_once = min(_AGGREGATES_MAX, room_for // self._jobs)
+        self._rows_max = half - (self._jobs - 1) * self._at_once * _EVENTS_EACH_MAX
         ours = replace(settings, strict=True, outbox_rows_max=self._rows_max)
         self._engine = engine
+        self._limit = settings.outbox_rows_max
         self._outbox = Outbox(ours, ours.codec(), clock=clock)
         self._on_wait = on_wait
         self._clock = clock
@@ -109,11 +125,35 @@ class LiveWriter:
 
         Raises OutboxFull where no relay makes room, Unreachable, UsageError.
         """
-        at_once = min(_AGGREGATES_MAX, self._rows_max // _EVENTS_EACH_MAX)
-        parts = (aggregates[at : at + at_once] for at in range(0, len(aggregates), at_once))
-        return sum((self._tell(part, telling) for part in parts), Outcome())
+        outcome, left = Outcome(), tuple(aggregates)
+        while left:
+            found = self._tell_all(left, telling)
+            outcome, left = outcome + replace(found, no_room=()), found.no_room
+            if left:
+                self._wait_for_room()
+        return outcome
 
     @uncollected()
+    @switching_often()
+    def _tell_all(self, aggregates: Sequence[str], telling: Telling) -> Outcome:
+        full = Event()
+
+        def tell(part: Sequence[str]) -> Outcome:
+            if full.is_set():
+                return Outcome(no_room=tuple(part))
+            outcome = self._tell(part, telling)
+            if outcome.no_room:
+                full.set()
+            return outcome
+
+        size = self._at_once
+        parts = [aggregates[at : at + size] for at in range(0, len(aggregates), size)]
+        if self._jobs == 1:
+            return sum(map(tell, parts), Outcome())
+        # What has not begun when one of them fails, or on Ctrl-C, never does.
+        with ThreadPoolExecutor(self._jobs, "metaledger-live") as pool:
+            return sum(pool.map(tell, parts), Outcome())
+
     def _tell(self, aggregates: Sequence[str], telling: Telling) -> Outcome:
         try:
             drafts = self._write(aggregates, telling)
@@ -126,28 +166,25 @@ class LiveWriter:
                 return Outcome(in_flight=tuple(aggregates))
             _log.error("not told", aggregate=aggregates[0], error=str(error))
             return Outcome(untold=tuple(aggregates))
+        except OutboxFull:
+            return Outcome(no_room=tuple(aggregates))
         return Outcome(told=len({draft.aggregate for draft in drafts}), events=len(drafts))
 
     def _write(self, aggregates: Sequence[str], telling: Telling) -> Sequence[Draft]:
-        while True:
-            try:
-                with (
-                    answering(self._engine),
-                    self._engine.begin() as connection,
-                    _waiting_for_nobody(connection),
-                ):
-                    drafts = telling(connection, self._outbox.lock(connection, aggregates))
-                    self._outbox.record(connection, drafts)
-            except OutboxFull:
-                self._wait_for_room()
-            else:
-                return drafts
+        with (
+            answering(self._engine),
+            self._engine.begin() as connection,
+            _waiting_for_nobody(connection),
+        ):
+            drafts = telling(connection, self._outbox.lock(connection, aggregates))
+            self._outbox.record(connection, drafts)
+        return drafts
 
     def _wait_for_room(self) -> None:
         """Until a relay has sent half of what we may fill."""
         least, since = self._rows_max + 1, self._clock()
         while True:
-            found = administration.status(self._engine, rows_max=2 * self._rows_max)
+            found = administration.status(self._engine, rows_max=self._limit)
             now = self._clock()
             if found.rows_waiting < least:
                 least, since = found.rows_waiting, now

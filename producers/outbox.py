@@ -184,7 +184,8 @@ class Outbox:
         return fitting, excess
 
     def _remembered(self, name: str, counter: Counter) -> Counter:
-        since = counter.unrecorded_since or self._memory.since(name)
+        if counter.unrecorded or (since := self._memory.since(name)) is None:
+            return counter
         return replace(counter, unrecorded_since=since)
 
     def _make_up(self, connection: Connection, aggregates: Sequence[str], error: Exception) -> None:

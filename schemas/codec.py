@@ -24,7 +24,7 @@ from metaledger.schemas.shape import (
     members_parser,
 )
 from metaledger.schemas.times import shown
-from metaledger.schemas.writing import TooMany, Unwritable, Write
+from metaledger.schemas.writing import TooMany, Unwritable, Write, repeating_writer
 
 # Kafka refuses a record of more than 1,000,000 bytes by default; the rest is for key and headers.
 EVENT_BYTES_MAX = 900_000
@@ -139,7 +139,10 @@ _CLASSES = classes_of((*EVENTS, Meta))
 _NEWEST = {event_type: latest(event_type) for event_type in EVENT_BY_TYPE}
 # Every event type's first field is `meta`, and a test holds all of them to the same one.
 _META_FIELDS = next(iter(_NEWEST.values())).source["fields"][0]["type"]["fields"]
-_write_meta = compile_fields(_META_FIELDS, Meta, _CLASSES).write
+_write_meta = repeating_writer(
+    {node["name"]: compile_shape(node["type"], _CLASSES).write for node in _META_FIELDS},
+    always_new={"event_id", "aggregate", "stream_seq"},
+)
 # Those that are given, for the JSON form may leave out any of them.
 parse_meta = members_parser(
     {node["name"]: compile_shape(node["type"], _CLASSES).parse for node in _META_FIELDS}

@@ -6,8 +6,10 @@ says what is wrong, and each record around it adds the field's name in front. A 
 type raises what Python raises.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
@@ -16,6 +18,9 @@ Write = Callable[[Any], bytes]
 # An element costs a fold a row and a reader up to 1 µs (in a block of its own). An event has up to
 # nine arrays and maps: 90 ms.
 ELEMENTS_MAX = 10_000
+
+# Runs of values whose bytes are kept: a request's, or a batch's.
+_KEPT_MAX = 64
 
 NUL_FOUND = ": a NUL in a string"
 NAIVE_TIME = ": a time without an offset"
@@ -138,6 +143,40 @@ def record_writer(writers: Mapping[str, Write]) -> Write:
             return b"".join([function(it) for function, it in zip(functions, values, strict=True)])
         except Unwritable:
             raise _named(writers, values) from None
+
+    return write
+
+
+def repeating_writer(writers: Mapping[str, Write], *, always_new: Collection[str]) -> Write:
+    """As `record_writer`, of a record most of whose fields are the same in one after another: the
+    bytes of each run of those are kept.
+    """
+    values_of = attrgetter(*writers)
+    names = list(writers)
+    runs: list[tuple[slice, Callable[..., bytes]]] = []
+    for is_new, run in groupby(range(len(names)), key=lambda at: names[at] in always_new):
+        at = list(run)
+        write_run = _run_writer([writers[names[it]] for it in at])
+        # By type too: 1, 1.0 and True are equal, and one of them alone is an integer.
+        kept = write_run if is_new else lru_cache(_KEPT_MAX, typed=True)(write_run)
+        runs.append((slice(at[0], at[-1] + 1), kept))
+
+    def write(record: Any) -> bytes:  # noqa: ANN401 (a dataclass of the contract)
+        values = values_of(record)
+        try:
+            return b"".join([write_run(*values[run]) for run, write_run in runs])
+        except Unwritable:
+            raise _named(writers, values) from None
+
+    return write
+
+
+def _run_writer(functions: Sequence[Write]) -> Callable[..., bytes]:
+    if len(functions) == 1:
+        return functions[0]
+
+    def write(*values: Any) -> bytes:  # noqa: ANN401 (of these fields)
+        return b"".join([function(it) for function, it in zip(functions, values, strict=True)])
 
     return write
 

@@ -49,6 +49,8 @@ _REGISTERED_SAYS = frozenset(ATTRIBUTES[:9])
 _UPLOADED_SAYS = frozenset({"status", "size", "checksum", "os_hash_algo", "os_hash_value"})
 # What an attribute has unless somebody says otherwise.
 _NOTHING = frozenset({None, "false", "0"})
+# But no data is another thing than data without a byte.
+_EMPTY_DATA = ("size", "0")
 _GONE = frozenset({"deleted", "pending_delete"})
 _WITHOUT_DATA = frozenset({"queued", "saving", "uploading", "importing"})
 
@@ -142,11 +144,21 @@ def events(transition: Transition) -> list[ImageEvent]:
 
 
 def registered(state: ImageState) -> list[ImageEvent]:
-    """The image as if it had just been made: its registration, its data, and what is left."""
-    return _registered(state, _no_change(state.properties))
+    """An image that was just made: its registration, its data, and what is left."""
+    return _registered(state, _no_change(state.properties), uploaded=True)
 
 
-def _registered(state: ImageState, unchanged: PropertyChange) -> list[ImageEvent]:
+def first_met(state: ImageState) -> list[ImageEvent]:
+    """A live image as it stands, to a ledger that knows nothing of it, before what happens next."""
+    return _registered(state, _no_change(state.properties), uploaded=_is_snapshot(state.properties))
+
+
+def _registered(
+    state: ImageState, unchanged: PropertyChange, *, uploaded: bool
+) -> list[ImageEvent]:
+    """`uploaded`: there is an upload to be told, where there is data. Nobody saw that of an image
+    from before, and it would get a wrong time; but of a snapshot it tells the instance.
+    """
     properties, altered = representable_map(state.properties)
     told: list[ImageEvent] = [
         ImageRegistered(
@@ -166,11 +178,15 @@ def _registered(state: ImageState, unchanged: PropertyChange) -> list[ImageEvent
         )
     ]
     said = _REGISTERED_SAYS
-    if state.status == "active" and state.size is not None:
+    if uploaded and state.status == "active" and state.size is not None:
         told.append(_uploaded(state, state, unchanged))
         said |= _UPLOADED_SAYS
     held = {name: _as_text(getattr(state, name)) for name in ATTRIBUTES if name not in said}
-    left = {name: value for name, value in held.items() if value not in _NOTHING}
+    left = {
+        name: value
+        for name, value in held.items()
+        if value not in _NOTHING or (name, value) == _EMPTY_DATA
+    }
     if left:
         told.append(ImageUpdated(image_id=state.image_id, attributes=left, change=unchanged))
     return told
@@ -182,7 +198,7 @@ def imported(state: ImageState, now: datetime) -> list[ImageEvent]:
     A deleted one is registered as it last was, and then deleted: when its row says so, else `now`.
     """
     # What the registration says of the properties need not be said again: that is half of it all.
-    told = _registered(state, PropertyChange(mode=Mode.MERGE))
+    told = _registered(state, _NOTHING_MORE, uploaded=_is_snapshot(state.properties))
     if state.gone:
         deleted_at = state.deleted_at or now
         told.append(ImageDeleted(image_id=state.image_id, deleted_at=deleted_at))
@@ -243,11 +259,10 @@ def _uploaded(before: ImageState, after: ImageState, change: PropertyChange) -> 
     """An image is a snapshot if it said so before or after: the upload may purge what says it."""
     said = {**before.properties, **after.properties}
     size = after.size or 0
-    instance_uuid = said.get("instance_uuid")
-    if said.get("image_type") == "snapshot" or instance_uuid is not None:
+    if _is_snapshot(said):
         return SnapshotUploaded(
             image_id=after.image_id,
-            instance_uuid=_text(instance_uuid),
+            instance_uuid=_text(said.get("instance_uuid")),
             size=size,
             checksum=after.checksum,
             os_hash_algo=after.os_hash_algo,
@@ -264,6 +279,10 @@ def _uploaded(before: ImageState, after: ImageState, change: PropertyChange) -> 
         status=after.status,
         change=change,
     )
+
+
+def _is_snapshot(said: Properties) -> bool:
+    return said.get("image_type") == "snapshot" or said.get("instance_uuid") is not None
 
 
 def _change(before: Properties, after: Properties, transition: Transition) -> PropertyChange:
@@ -360,4 +379,5 @@ def _keys(keys: Iterable[str] | None) -> tuple[str, ...] | None:
     return None if keys is None else _texts(sorted(keys))
 
 
+_NOTHING_MORE = PropertyChange(mode=Mode.MERGE)
 _ABSENT = object()  # equals no value of a property, None among them

@@ -50,7 +50,7 @@ def _happened(_connection: Connection, change: Change[ImageState]) -> Sequence[I
 def _imported(
     _connection: Connection, state: ImageState, _occurred_at: datetime
 ) -> Sequence[ImageEvent]:
-    return rows.registered(state)
+    return rows.first_met(state)
 
 
 def _reconciled(

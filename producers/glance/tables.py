@@ -1,7 +1,7 @@
-"""Glance's tables, as far as the ledger reads them, and the one way to read an image.
+"""Glance's tables, as far as the ledger reads them, and how a hook reads an image.
 
 Rules: only reads, in one statement for all four tables (`watching/union`). A location's URL may
-hold credentials, so no query here names that column.
+hold credentials, so no query names that column.
 """
 
 from collections import defaultdict
@@ -54,14 +54,13 @@ TAGS = _child("image_tags", Column("value", String(255)), Column("deleted_at", D
 LOCATIONS = _child("image_locations")
 
 
+# What an image's own row says of its attributes.
+COLUMNS = ATTRIBUTES[:-1]
+
+
 def read_images(connection: Connection, image_ids: Sequence[str]) -> Reading[ImageState]:
     """The images with these ids, by aggregate."""
     return _read(_UNION.rows(connection, image_ids))
-
-
-def read_committed_images(connection: Connection, image_ids: Sequence[str]) -> Reading[ImageState]:
-    """As `read_images`, on a connection that reads what is committed: it locks nothing."""
-    return _read(_UNION.committed(connection, image_ids))
 
 
 def _read(rows: Iterable[MainRow | PartRow]) -> Reading[ImageState]:
@@ -102,7 +101,7 @@ _CHILDREN = (PROPERTIES, TAGS, LOCATIONS)
 # MariaDB and SQLite say 0 and 1.
 _BOOLEANS = ("protected", "os_hidden")
 _UNION = Union(
-    Main(table=IMAGES, key=IMAGES.c.id, read={name: IMAGES.c[name] for name in ATTRIBUTES[:-1]}),
+    Main(table=IMAGES, key=IMAGES.c.id, read={name: IMAGES.c[name] for name in COLUMNS}),
     *(
         Part(
             table=it,

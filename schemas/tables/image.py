@@ -27,7 +27,9 @@ images = Table(
         comment="snapshot: it was uploaded as one or said so once; else image.",
     ),
     Column("registered_at", UtcTime, comment="When it was registered; null: nobody saw it."),
-    Column("data_uploaded_at", UtcTime, comment="When its data was last uploaded; null: never."),
+    Column(
+        "data_uploaded_at", UtcTime, comment="When its data was last uploaded; null: nobody saw it."
+    ),
     Column("deleted_at", UtcTime, comment="When it was deleted, as its service said; null: live."),
     Column("last_event_id", Text, nullable=False, comment="The last event that told of it."),
     comment="Every image that the ledger has heard of, deleted ones too.",

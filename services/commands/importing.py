@@ -9,7 +9,7 @@ import typer
 
 from metaledger.producers.administration import OutboxStatus
 from metaledger.producers.importing import Importer, Progress
-from metaledger.producers.live import LiveWriter
+from metaledger.producers.live import JOBS, LiveWriter
 from metaledger.producers.source import find_undated
 from metaledger.services import parts
 from metaledger.services.output import Advance, Views, progress
@@ -26,6 +26,10 @@ Url = Annotated[
     str | None,
     typer.Argument(metavar="URL", help="the service's database (SQLAlchemy) \\[relay.outbox]"),
 ]
+Jobs = Annotated[
+    int,
+    typer.Option(metavar="N", min=1, help="transactions under way at once; on SQLite it is one"),
+]
 _COUNTS = ("total", "imported", "events", "known", "in_flight", "untold")
 
 
@@ -34,14 +38,15 @@ def register(app: typer.Typer) -> None:
     add_command(app, "import", import_service)
 
 
-def import_service(shell: Shell, service: Service, url: Url = None) -> int:
+def import_service(shell: Shell, service: Service, url: Url = None, *, jobs: Jobs = JOBS) -> int:
     """Tell the ledger what a service's database holds from before; run again, it goes on."""
     settings = shell.settings
     with parts.service_database(settings, service, url) as (engine, kinds):
         teller = Teller()
+        producer = parts.producer_settings(settings)
         importer = Importer(
             engine,
-            LiveWriter(engine, parts.producer_settings(settings), on_wait=teller.waiting),
+            LiveWriter(engine, producer, jobs=jobs, on_wait=teller.waiting),
             context=parts.context_of(settings),
             on_progress=teller.progress,
         )

@@ -167,6 +167,12 @@ def test_what_no_store_could_hold_is_neither_written_nor_read(told: Event, flaw:
         SINGLE_OBJECT.encode(told)
 
 
+def test_what_was_written_before_lets_nothing_pass_that_is_only_equal() -> None:
+    assert SINGLE_OBJECT.encode(changed(missed=1)) == SINGLE_OBJECT.encode(changed(missed=1))
+    with pytest.raises(MalformedRecord, match=r"meta\.missed: no integer"):
+        SINGLE_OBJECT.encode(changed(missed=1.0))
+
+
 def test_an_error_does_not_carry_the_data() -> None:
     with pytest.raises(MalformedRecord) as caught:
         SINGLE_OBJECT.encode(with_property("key", "\x1b]0;x\a" + "\ud800" * 10_000))

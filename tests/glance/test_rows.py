@@ -1,8 +1,11 @@
 """From rows to events: the promises of `producers/glance/rows.py`, without any database."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+
+import pytest
 
 from metaledger.producers.glance.rows import (
     ImageState,
@@ -10,6 +13,8 @@ from metaledger.producers.glance.rows import (
     Known,
     Transition,
     events,
+    first_met,
+    imported,
     reconciled,
     registered,
 )
@@ -75,13 +80,42 @@ def test_a_new_row_is_a_registration() -> None:
     )
 
 
-def test_an_image_that_was_there_before_is_registered_with_its_data_and_the_rest() -> None:
+def test_an_image_that_is_made_with_its_data_is_registered_uploaded_and_updated() -> None:
     first, second, third = registered(replace(ACTIVE, os_hidden=True))
     assert isinstance(first, ImageRegistered)
     assert isinstance(second, ImageDataUploaded)
     assert isinstance(third, ImageUpdated)
     assert (second.size, second.checksum) == (4, "c")
     assert third.attributes == {"os_hidden": "true", "location_count": "1"}
+
+
+@pytest.mark.parametrize("told_of", [first_met, lambda state: imported(state, NOW)])
+def test_nobody_saw_the_upload_of_an_image_from_before(
+    told_of: Callable[[ImageState], list[ImageEvent]],
+) -> None:
+    first, second = told_of(replace(ACTIVE, os_hidden=True))
+    assert isinstance(first, ImageRegistered)
+    assert isinstance(second, ImageUpdated)
+    assert second.attributes == {
+        "os_hidden": "true",
+        "size": "4",
+        "checksum": "c",
+        "location_count": "1",
+    }
+    _, empty = told_of(replace(ACTIVE, size=0, checksum=None, location_count=0))
+    assert isinstance(empty, ImageUpdated)
+    assert empty.attributes == {"size": "0"}
+
+
+@pytest.mark.parametrize("told_of", [first_met, lambda state: imported(state, NOW)])
+def test_a_snapshot_from_before_says_of_which_instance_it_is(
+    told_of: Callable[[ImageState], list[ImageEvent]],
+) -> None:
+    _, second, third = told_of(with_properties(ACTIVE, instance_uuid="i-1"))
+    assert isinstance(second, SnapshotUploaded)
+    assert (second.instance_uuid, second.size) == ("i-1", 4)
+    assert isinstance(third, ImageUpdated)
+    assert third.attributes == {"location_count": "1"}
 
 
 def test_data_makes_an_image_active_and_what_is_left_follows() -> None:

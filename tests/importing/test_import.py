@@ -166,6 +166,43 @@ def test_a_relay_that_sends_nothing_is_not_waited_for_forever(cloud: Cloud) -> N
         cloud.bring(pause=lambda: None, clock=clock)
 
 
+def test_several_transactions_at_once_tell_each_image_once(cloud: Cloud) -> None:
+    names = fill(cloud, 1_000)
+    done = cloud.bring(jobs=3)
+    assert (done.imported, done.known, done.lacking) == (1_000, 0, 0)
+    assert sorted(registrations(cloud)) == names
+    cloud.project()
+    assert cloud.told() == cloud.holds()
+    assert cloud.anomalies() == []
+
+
+def test_several_at_once_leave_half_of_the_outbox_too(cloud: Cloud) -> None:
+    small(cloud)
+    names = fill(cloud, 40)
+    cloud.relay()
+    waiting: list[int] = []
+
+    def look(_connection: object) -> None:
+        waiting.append(administration.status(cloud.stock).rows_waiting)
+
+    event.listen(cloud.operator, "rollback", look)
+    done = cloud.bring(jobs=3)
+    assert (done.imported, done.lacking) == (40, 0)
+    assert 10 <= max(waiting) <= 30
+    assert sorted(registrations(cloud)) == names
+
+
+def test_what_ends_one_of_several_ends_all_and_what_they_did_stands(cloud: Cloud) -> None:
+    names = fill(cloud, 1_000)
+    for commits in (1, 3):
+        with pytest.raises(Halted), halting(cloud.operator, commits):
+            cloud.bring(jobs=3)
+    assert cloud.bring(jobs=3).lacking == 0
+    assert sorted(registrations(cloud)) == names
+    cloud.project()
+    assert cloud.told() == cloud.holds()
+
+
 def test_an_image_that_no_event_can_tell_holds_up_no_other(cloud: Cloud) -> None:
     names = fill(cloud, 4)
     with cloud.stock.begin() as connection:
