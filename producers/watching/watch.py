@@ -147,12 +147,7 @@ class Watcher:
             reading = self._service.read(connection, known)
             gathered.owners.update(reading.owners)
             touches = (
-                Touch(
-                    aggregate=it,
-                    before=reading.states.get(it),
-                    first=counters[it].is_new,
-                    unrecorded=counters[it].unrecorded,
-                )
+                Touch(aggregate=it, counter=counters[it], before=reading.states.get(it))
                 for it in new
             )
             self._transactions.learn(connection, *touches)
@@ -177,7 +172,8 @@ class Watcher:
             states = self._service.read(connection, list(touches)).states
             drafts = list(self._drafts(connection, gathered, touches, states))
             if drafts:
-                self._outbox.record(connection, drafts)
+                held = {it.aggregate: it.counter for it in touches.values()}
+                self._outbox.record(connection, drafts, held=held)
 
     def _drafts(
         self,
@@ -212,10 +208,10 @@ class Watcher:
         """What happened, and before it what the ledger has to know first."""
         service, before = self._service, change.before
         happened = service.happened(connection, change)
-        if before is not None and touch.first and happened:
+        if before is not None and touch.counter.is_new and happened:
             for data in service.imported(connection, before, change.occurred_at):
                 yield Origin.IMPORTED, data
-        elif before is not None and touch.unrecorded:
+        elif before is not None and touch.counter.unrecorded:
             for data in service.reconciled(connection, before, change.occurred_at):
                 yield Origin.RECONCILED, data
         for data in happened:
