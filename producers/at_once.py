@@ -34,7 +34,8 @@ def write(connection: Connection, held: Counter, row: Mapping[str, Any]) -> bool
 
 
 _WRITTEN = [column for column in outbox.c if column is not outbox.c.id]
-# As text: of a statement in a statement SQLAlchemy takes each parameter for two.
+# As text: SQLAlchemy (2.1.9) loses parameters that stand in a statement and in one within it, as
+# soon as it takes the compiled form from its cache.
 _MOVE_TEXT = f"""
     UPDATE {counters.name} SET epoch = :epoch, seq = :stream_seq
     WHERE aggregate = :aggregate AND epoch = :was_epoch AND seq = :was_seq
