@@ -53,12 +53,11 @@ class Numbering:
         drafts: Sequence[Draft],
         *,
         unrecorded: Collection[str] = (),
-        missed: int = 0,
     ) -> list[Numbered]:
         """The drafts with their numbers, in the given order.
 
         `unrecorded` aggregates are locked with the others (one sorted order) and marked, unless a
-        draft mends them. `missed` goes into the first draft. Raises ContractError, UsageError.
+        draft mends them. Raises ContractError, UsageError.
         """
         if not drafts and not unrecorded:
             return []
@@ -68,13 +67,15 @@ class Numbering:
         taken = counters.take(connection, increments)
         now = self.clock()
         _settle(connection, taken.counters, drafts, unrecorded, now)
-        if missed:
-            drafts = [replace(drafts[0], missed=drafts[0].missed + missed), *drafts[1:]]
         numbers = _numbers(drafts, taken, increments)
         return [
             self._numbered(draft, number, now)
             for draft, number in zip(drafts, numbers, strict=True)
         ]
+
+    def numbered(self, draft: Draft, number: StreamNumber) -> Numbered:
+        """The draft with this number, which is known to be its next. Raises ContractError."""
+        return self._numbered(draft, number, self.clock())
 
     def written(self, drafts: Sequence[Draft]) -> list[Draft]:
         """The drafts with their data written, as small as `event_bytes_max` asks for.

@@ -23,13 +23,14 @@ from collections import Counter as Tally
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import structlog
 from sqlalchemy import Connection, insert, select
 
-from metaledger.producers import counters
-from metaledger.producers.counters import Counter
+from metaledger.producers import at_once, counters
+from metaledger.producers.counters import Counter, Stream
 from metaledger.producers.gathering import is_autocommit
 from metaledger.producers.guard import Guard, attempt, is_lock_timeout
 from metaledger.producers.memory import Memory
@@ -70,6 +71,8 @@ class Outbox:
         self._memory = Memory()
         self._room = Room(settings.outbox_rows_max, clock)
         self._guard = Guard(strict=settings.strict, make_up=self._make_up)
+        # As the last number said; whoever writes by it has the database compare.
+        self._stream: Stream | None = None
 
     @property
     def failures(self) -> int:
@@ -134,11 +137,18 @@ class Outbox:
         """
         return self._numbering.written(drafts)
 
-    def record(self, connection: Connection, drafts: Sequence[Draft]) -> None:
+    def record(
+        self,
+        connection: Connection,
+        drafts: Sequence[Draft],
+        *,
+        held: Mapping[str, Counter] = MappingProxyType({}),
+    ) -> None:
         """Writes the events into the outbox, in the connection's transaction.
 
         An aggregate whose events do not all fit below `outbox_rows_max` is marked unrecorded, and
-        none of them is written; with `strict` OutboxFull is raised instead.
+        none of them is written; with `strict` OutboxFull is raised instead. `held` are counters as
+        `lock` gave them in this transaction: what they say may spare a round trip.
         """
         fitting, unrecorded = self._fit(connection, drafts)
         if not fitting:
@@ -146,10 +156,30 @@ class Outbox:
             return
         mended = {draft.aggregate for draft in fitting if draft.origin in MENDING}
         lent = self._memory.lend(connection, first=mended)
-        numbered = self._numbering.number(
-            connection, fitting, unrecorded={*unrecorded, *lent.unmarked}, missed=lent.missed
-        )
+        unrecorded = {*unrecorded, *lent.unmarked}
+        if lent.missed:
+            first = fitting[0]
+            fitting = [replace(first, missed=first.missed + lent.missed), *fitting[1:]]
+        if not unrecorded and self._recorded_at_once(connection, fitting, held):
+            return
+        numbered = self._numbering.number(connection, fitting, unrecorded=unrecorded)
         _insert(connection, numbered)
+        if fitting[-1].number is None:
+            last = numbered[-1].record.number
+            self._stream = Stream(stream_id=last.stream_id, epoch=last.epoch)
+
+    def _recorded_at_once(
+        self, connection: Connection, drafts: Sequence[Draft], held: Mapping[str, Counter]
+    ) -> bool:
+        """Whether it was one event whose number is known, and that was written with it."""
+        draft, stream = drafts[0], self._stream
+        counter = held.get(draft.aggregate)
+        if len(drafts) > 1 or draft.number is not None or stream is None:
+            return False
+        if counter is None or counter.unrecorded or counter.epoch > stream.epoch:
+            return False
+        numbered = self._numbering.numbered(draft, at_once.next_number(counter, stream))
+        return at_once.write(connection, counter, _row(numbered))
 
     def record_beyond_limit(self, connection: Connection, drafts: Sequence[Draft]) -> None:
         """As `record`, without the limit: for the few events that tell how a source is."""
@@ -208,24 +238,26 @@ class Outbox:
 
 
 def _insert(connection: Connection, numbered: Sequence[Numbered]) -> None:
-    rows = [
-        {
-            "aggregate": it.record.key,
-            "stream_id": it.record.number.stream_id,
-            "epoch": it.record.number.epoch,
-            "stream_seq": it.record.number.stream_seq,
-            "event_id": it.record.event_id,
-            "occurred_at": it.occurred_at,
-            "sha256": it.record.sha256,
-            "value": it.record.value,
-        }
-        for it in numbered
-    ]
+    rows = [_row(it) for it in numbered]
     if len(rows) > 1 and connection.dialect.name == "postgresql":
         connection.execute(_INSERT_UNNESTED, arrays(rows))
     elif rows:
         # A list takes SQLAlchemy longer, even of one.
         connection.execute(_INSERT, rows[0] if len(rows) == 1 else rows)
+
+
+def _row(numbered: Numbered) -> dict[str, Any]:
+    record = numbered.record
+    return {
+        "aggregate": record.key,
+        "stream_id": record.number.stream_id,
+        "epoch": record.number.epoch,
+        "stream_seq": record.number.stream_seq,
+        "event_id": record.event_id,
+        "occurred_at": numbered.occurred_at,
+        "sha256": record.sha256,
+        "value": record.value,
+    }
 
 
 _WRITTEN = [column for column in table.c if column is not table.c.id]

@@ -21,7 +21,7 @@ from metaledger.producers.nova.service import NOVA
 from metaledger.producers.outbox import Outbox
 from metaledger.producers.watching import settings
 from metaledger.producers.watching.service import Service
-from metaledger.producers.watching.watch import Watcher
+from metaledger.producers.watching.watch import Watcher, watch
 from metaledger.schemas.identity import system_clock
 from metaledger.schemas.meta import Context
 
@@ -39,17 +39,20 @@ class MetaledgerPlugin(CreateEnginePlugin):
     def engine_created(self, engine: Engine) -> None:  # type: ignore[explicit-override]
         """Begins to watch the engine, with the service's settings as they are now."""
         log_where_the_service_does()
-        for service in SERVICES:
-            chosen = settings.load(service.name)
-            Watcher(
-                service,
-                outbox=Outbox(chosen, chosen.codec()),
-                context=functools.partial(_context, service, chosen.context()),
-                clock=system_clock,
-            ).listen(engine)
+        watch(engine, [_watcher(service) for service in SERVICES])
         # A service's modules may be loaded after its engine was made.
         event.listen(engine, "engine_connect", _install)
         _install()
+
+
+def _watcher(service: Service[Any]) -> Watcher:
+    chosen = settings.load(service.name)
+    return Watcher(
+        service,
+        outbox=Outbox(chosen, chosen.codec()),
+        context=functools.partial(_context, service, chosen.context()),
+        clock=system_clock,
+    )
 
 
 def _install(*_connection: Connection) -> None:

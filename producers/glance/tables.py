@@ -87,7 +87,7 @@ def _state(
     held |= {name: bool(held[name]) for name in _BOOLEANS if held[name] is not None}
     return ImageState(
         image_id=image.id,
-        deleted=image.deleted,
+        deleted=bool(image.deleted),
         location_count=len(locations),
         # Two requests that race leave a tag in two live rows.
         tags=tuple(dict.fromkeys(it.value for it in tags if it.value is not None)),

@@ -14,20 +14,19 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection
 
+from metaledger.producers.counters import Counter
 from metaledger.producers.gathering import open_savepoints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Touch:
-    """The first touch of an aggregate: its state before, None where the transaction makes it.
-
-    `first`: nothing of it was ever recorded. `unrecorded`: something could not be.
+    """The first touch of an aggregate: its counter, locked since, and its state before, None where
+    the transaction makes it.
     """
 
     aggregate: str
+    counter: Counter
     before: Any
-    first: bool
-    unrecorded: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

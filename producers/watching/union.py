@@ -112,10 +112,11 @@ class Union:
             yield from self._told(connection.execute(statement.of_many, named).all())
 
     def _told(self, rows: Sequence[Any]) -> Iterator[MainRow | PartRow]:
-        for source, row_id, id_, name, value, deleted in rows:
+        for row in rows:
+            source, row_id, id_, name, value, deleted = json.loads(row[0]) if len(row) == 1 else row
             if row_id is None:
-                columns = dict(zip(self._names, json.loads(value), strict=True))
-                yield MainRow(id_, columns, deleted)
+                values = json.loads(value) if isinstance(value, str) else value
+                yield MainRow(id_, dict(zip(self._names, values, strict=True)), deleted)
             else:
                 yield PartRow(source, row_id, id_, name, value, deleted)
 
@@ -128,7 +129,10 @@ class Union:
     def _union(self, dialect: str, which: Which) -> CompoundSelect[Any]:
         # The main table comes first, and a part with name and value second: so PostgreSQL finds a
         # type for each column.
-        selects = [self._select_main(dialect, which), *(_select(it, which) for it in self._parts)]
+        selects = [
+            self._select_main(dialect, which),
+            *(_select(dialect, it, which) for it in self._parts),
+        ]
         if dialect not in _SNAPSHOTS_ARE_STALE:
             return union_all(*selects)
         # In brackets, or a lock would stand before UNION.
@@ -144,7 +148,7 @@ class Union:
         array = build(*main.read.values())
         value = cast(array, Text) if dialect == "postgresql" else array
         columns = (null(), main.key, null(), value, main.table.c.deleted)
-        return select(_source(main.table), *columns).where(which(main.key))
+        return select(*_in_row(dialect, _source(main.table), *columns)).where(which(main.key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +161,19 @@ class _Statements:
     of_many: CompoundSelect[Any]
 
 
-def _select(part: Part, which: Which) -> Select[Any]:
+def _select(dialect: str, part: Part, which: Which) -> Select[Any]:
     """A table's rows as (source, row id, aggregate's id, name, value, deleted)."""
     name = null() if part.name is None else part.name
     value = null() if part.value is None else part.value
     columns = (part.table.c.id, part.key, name, value, part.table.c.deleted)
-    return select(_source(part.table), *columns).where(which(part.key))
+    return select(*_in_row(dialect, _source(part.table), *columns)).where(which(part.key))
+
+
+def _in_row(dialect: str, *columns: ColumnElement[Any]) -> Sequence[ColumnElement[Any]]:
+    """The columns of a row; all of them in one JSON array where PyMySQL would read them, and what
+    it is told of each, in Python.
+    """
+    return [func.json_array(*columns)] if dialect in _SNAPSHOTS_ARE_STALE else columns
 
 
 def _source(table: Table) -> ColumnElement[Any]:

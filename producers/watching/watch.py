@@ -12,11 +12,11 @@ Rules (RELIABILITY.md, "Inside the service's transaction"):
 - What was gathered belongs to the connection and is forgotten on rollback (`gathered`).
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Engine, Insert, Select, event
-from sqlalchemy.sql.expression import ClauseElement
+from sqlalchemy.sql.expression import ClauseElement, UpdateBase
 
 from metaledger.producers.gathering import is_autocommit
 from metaledger.producers.outbox import Outbox
@@ -53,10 +53,8 @@ class Watcher:
         self._clock = clock
 
     def listen(self, engine: Engine) -> None:
-        """Begins to watch."""
+        """Begins to watch the engine's transactions, of whose statements `watch` tells."""
         for name, listener in (
-            ("before_execute", self._before_execute),
-            ("after_execute", self._after_execute),
             ("commit", self._commit),
             ("prepare_twophase", self._commit),
             # It finds nothing more where there was a prepare.
@@ -67,14 +65,14 @@ class Watcher:
         ):
             event.listen(engine, name, listener)
 
-    def _before_execute(
+    def before(
         self,
         connection: Connection,
-        statement: ClauseElement,
+        statement: UpdateBase,
         multiparams: Any,  # noqa: ANN401
         params: Any,  # noqa: ANN401
-        _options: Any,  # noqa: ANN401
     ) -> None:
+        """A statement is about to run."""
         target = target_of(statement, multiparams, params, self._service.tables)
         if target is None:
             return
@@ -110,13 +108,12 @@ class Watcher:
                 found.update(target.aggregate(it) for it in ids if it is not None)
         return found
 
-    def _after_execute(
+    def after(
         self,
         connection: Connection,
-        statement: ClauseElement,
+        statement: Insert,
         multiparams: Any,  # noqa: ANN401
         params: Any,  # noqa: ANN401
-        _options: Any,  # noqa: ANN401
         result: CursorResult[Any],
     ) -> None:
         """What has its id by a default is touched once it has one; nobody else knows it."""
@@ -147,12 +144,7 @@ class Watcher:
             reading = self._service.read(connection, known)
             gathered.owners.update(reading.owners)
             touches = (
-                Touch(
-                    aggregate=it,
-                    before=reading.states.get(it),
-                    first=counters[it].is_new,
-                    unrecorded=counters[it].unrecorded,
-                )
+                Touch(aggregate=it, counter=counters[it], before=reading.states.get(it))
                 for it in new
             )
             self._transactions.learn(connection, *touches)
@@ -177,7 +169,8 @@ class Watcher:
             states = self._service.read(connection, list(touches)).states
             drafts = list(self._drafts(connection, gathered, touches, states))
             if drafts:
-                self._outbox.record(connection, drafts)
+                held = {it.aggregate: it.counter for it in touches.values()}
+                self._outbox.record(connection, drafts, held=held)
 
     def _drafts(
         self,
@@ -212,10 +205,10 @@ class Watcher:
         """What happened, and before it what the ledger has to know first."""
         service, before = self._service, change.before
         happened = service.happened(connection, change)
-        if before is not None and touch.first and happened:
+        if before is not None and touch.counter.is_new and happened:
             for data in service.imported(connection, before, change.occurred_at):
                 yield Origin.IMPORTED, data
-        elif before is not None and touch.unrecorded:
+        elif before is not None and touch.counter.unrecorded:
             for data in service.reconciled(connection, before, change.occurred_at):
                 yield Origin.RECONCILED, data
         for data in happened:
@@ -224,3 +217,39 @@ class Watcher:
     def _rollback_savepoint(self, connection: Connection, name: str, _context: None) -> None:
         if (gathered := self._transactions.known(connection)) is not None:
             gathered.rollback_to(name)
+
+
+def watch(engine: Engine, watchers: Sequence[Watcher]) -> None:
+    """Begins to watch. A request runs dozens of statements that only read, so there is one listener
+    for all watchers, and it looks no further at those.
+    """
+
+    def before_execute(
+        connection: Connection,
+        statement: ClauseElement,
+        multiparams: Any,  # noqa: ANN401
+        params: Any,  # noqa: ANN401
+        _options: Any,  # noqa: ANN401
+    ) -> tuple[ClauseElement, Any, Any]:
+        if isinstance(statement, UpdateBase):
+            for watcher in watchers:
+                watcher.before(connection, statement, multiparams, params)
+        return statement, multiparams, params
+
+    def after_execute(
+        connection: Connection,
+        statement: ClauseElement,
+        multiparams: Any,  # noqa: ANN401
+        params: Any,  # noqa: ANN401
+        _options: Any,  # noqa: ANN401
+        result: CursorResult[Any],
+    ) -> None:
+        if isinstance(statement, Insert):
+            for watcher in watchers:
+                watcher.after(connection, statement, multiparams, params, result)
+
+    # It gives back what it got: SQLAlchemy would wrap one that gives nothing.
+    event.listen(engine, "before_execute", before_execute, retval=True)
+    event.listen(engine, "after_execute", after_execute)
+    for watcher in watchers:
+        watcher.listen(engine)
