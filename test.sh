@@ -100,15 +100,15 @@ case ${1:-} in
     *) exec .venv/bin/pytest "$@" ;;
 esac
 
-# Two at a time: each has servers of its own, and a test waits for them more than it computes.
-both="-n 2 --dist loadfile"
+# Three at a time on two cores: each has servers of its own, and waits for them half of its time.
+at_once="-n 3 --dist loadfile"
 status=0
 if [ -d tests/producers ]; then
     say "the producers and the hook on SQLAlchemy 2.0"
     # shellcheck disable=SC2086 # a list of words
-    .venv-sa20/bin/python -P -m pytest $both tests/producers tests/glance/test_{watch,same_story}.py tests/nova || status=$?
+    .venv-sa20/bin/python -P -m pytest $at_once tests/producers tests/glance/test_{watch,same_story}.py tests/nova || status=$?
 fi
 say "all tests on SQLAlchemy $(.venv/bin/python -c 'import sqlalchemy; print(sqlalchemy.__version__)')"
 # shellcheck disable=SC2086 # a list of words
-.venv/bin/pytest $both || status=$?
+.venv/bin/pytest $at_once || status=$?
 exit "$status"
