@@ -39,7 +39,7 @@ from metaledger.schemas.interpreter import switching_often, uncollected
 
 _log = structlog.get_logger("metaledger.producers")
 
-# Some 400 events. Whoever wants one of these aggregates waits for all of them, some 100 ms.
+# Some 400 events. Whoever wants one of these aggregates waits for all of them, 100 to 200 ms.
 _AGGREGATES_MAX = 200
 # No aggregate takes more events than that to tell.
 _EVENTS_EACH_MAX = 10
