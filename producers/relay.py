@@ -20,6 +20,7 @@ fork).
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from threading import Event as Flag
@@ -223,9 +224,13 @@ class Relay:
         now = self._clock()
         if self._renew_at is not None and now < self._renew_at:
             return True
-        # Another may have had it since, and sent what was read or sent here: to note that once more
-        # would set the aggregates back.
-        self._ahead = self._answered = None
+        with suppress(LeaseLost):
+            # That renews it, unless another has had it since.
+            self._settle()
+        if self._renew_at is not None and now < self._renew_at:
+            return True
+        # Another may have sent what was read: to note that once more would set aggregates back.
+        self._ahead = None
         with self._engine.begin() as connection:
             taken = self._lease.take(connection)
         if taken and self._renew_at is None:
@@ -250,7 +255,7 @@ class Relay:
             if planned.more:
                 ahead = self._read_ahead(rows, taken)
             outcomes = answers.result()
-        if all(isinstance(outcome, Position) for outcome in outcomes):
+        if len(outcomes) == len(rows) and all(isinstance(it, Position) for it in outcomes):
             return taken, ahead
         return _settled(planned, outcomes), ahead
 

@@ -115,6 +115,19 @@ def test_what_was_read_ahead_is_forgotten_where_another_had_the_lease_since(
     assert told(logged_events(log)) == [("a", value) for value in "12345"]
 
 
+def test_what_a_slow_log_took_is_not_sent_again(
+    service: Service, log: EmbeddedLog, writer: FailingLog
+) -> None:
+    """Each append takes longer than the lease is left alone, and no report settles what it took."""
+    for value in "1234":
+        service.commit_change("a", value)
+    relay = new_relay(service, writer, batch_rows_max=1, progress_interval_s=None)
+    writer.behind = lambda: service.clock.add(16)
+    for _ in range(4):
+        assert relay.round().sent == 1
+    assert told(logged_events(log)) == [("a", value) for value in "1234"]
+
+
 def test_it_sends_what_was_committed_late_and_a_cursor_would_lose(
     service: Service, log: EmbeddedLog, writer: FailingLog
 ) -> None:
