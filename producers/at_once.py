@@ -9,7 +9,7 @@ build's format. Else nothing is written, and the caller takes a number as ever.
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, bindparam, insert, text
 
 from metaledger.producers.counters import Counter, Stream
 from metaledger.producers.tables import FORMAT_VERSION, counters, outbox, stream
@@ -29,7 +29,7 @@ def write(connection: Connection, held: Counter, row: Mapping[str, Any]) -> bool
         return connection.execute(_MOVE_AND_INSERT, given).rowcount == 1
     moved = connection.execute(_MOVE, given).rowcount == 1
     if moved:
-        connection.execute(_INSERT, given)
+        connection.execute(_INSERT, row)
     return moved
 
 
@@ -52,7 +52,8 @@ _INSERT_TEXT = f"""
 """
 _TYPES = [bindparam(column.name, type_=column.type) for column in _WRITTEN]
 _MOVE = text(_MOVE_TEXT)
-_INSERT = text(_INSERT_TEXT).bindparams(*_TYPES)
+# Of VALUES: an INSERT … SELECT has InnoDB lock the table's AUTO_INCREMENT.
+_INSERT = insert(outbox).inline()
 _MOVE_AND_INSERT = text(
     f"WITH moved AS ({_MOVE_TEXT} RETURNING 1) {_INSERT_TEXT} FROM moved"
 ).bindparams(*_TYPES)

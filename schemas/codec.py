@@ -141,7 +141,7 @@ _NEWEST = {event_type: latest(event_type) for event_type in EVENT_BY_TYPE}
 _META_FIELDS = next(iter(_NEWEST.values())).source["fields"][0]["type"]["fields"]
 _write_meta = repeating_writer(
     {node["name"]: compile_shape(node["type"], _CLASSES).write for node in _META_FIELDS},
-    always_new={"event_id", "aggregate", "stream_seq"},
+    always_new={"event_id", "aggregate", "stream_seq", "occurred_at"},
 )
 # Those that are given, for the JSON form may leave out any of them.
 parse_meta = members_parser(
