@@ -24,8 +24,8 @@ from metaledger.schemas.events import Draft
 from metaledger.schemas.identity import Clock, system_clock
 from metaledger.schemas.meta import Context, Origin
 
-# Some twenty transactions, which may be under way several at once.
-_KEYS_MAX = 5_000
+# Ten transactions, which may be under way several at once; then it says how far it is.
+_KEYS_MAX = 2_000
 # Beyond that many they are counted, and left to the next run.
 _ASIDE_MAX = 10_000
 _TRIES_MAX = 5

@@ -109,8 +109,10 @@ class LiveWriter:
                 f"no room beside the service: it needs {2 * _EVENTS_EACH_MAX}"
             )
         room_for = half // _EVENTS_EACH_MAX
-        self._jobs = 1 if engine.dialect.name == "sqlite" else min(jobs, room_for)
-        self._at_once = min(_AGGREGATES_MAX, room_for // self._jobs)
+        self._jobs = 1 if engine.dialect.name == "sqlite" else max(1, min(jobs, room_for // 2))
+        # Of several, what is kept for the others is at most half of the room.
+        shares = 1 if self._jobs == 1 else 2 * self._jobs
+        self._at_once = min(_AGGREGATES_MAX, room_for // shares)
         self._rows_max = half - (self._jobs - 1) * self._at_once * _EVENTS_EACH_MAX
         ours = replace(settings, strict=True, outbox_rows_max=self._rows_max)
         self._engine = engine

@@ -28,7 +28,9 @@ Url = Annotated[
 ]
 Jobs = Annotated[
     int,
-    typer.Option(metavar="N", min=1, help="transactions under way at once; on SQLite it is one"),
+    typer.Option(
+        metavar="N", min=1, max=8, help="transactions under way at once; on SQLite it is one"
+    ),
 ]
 _COUNTS = ("total", "imported", "events", "known", "in_flight", "untold")
 
