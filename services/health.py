@@ -123,15 +123,15 @@ def of_unjudged(unjudged: Row, now: datetime) -> Iterator[Problem]:
     late_s = _seconds(unjudged["due_since"], now)
     if late_s > LATE_S:
         yield Problem(
-            f"lineages and anomalies that wait to be derived: {unjudged['due']:,}, "
-            f"for {age(late_s)}",
+            f"lineages and anomalies that wait to be derived: {unjudged['due']:,}, of events up to "
+            f"{age(late_s)} old",
             "metaledger project --follow",
         )
     if unjudged["put_aside"]:
         yield Problem(
             f"marks that the database refused to have derived: {unjudged['put_aside']:,}; the "
             "projector's log names them",
-            "metaledger sql 'SELECT * FROM unjudged_aggregates ORDER BY settles_at DESC'",
+            "metaledger sql \"SELECT * FROM unjudged_aggregates WHERE settles_at >= '9999-01-01'\"",
         )
 
 

@@ -118,7 +118,9 @@ def test_what_nobody_derives_is_red_and_what_waits_for_reports_is_not():
     assert told(health.of_unjudged(idle, NOW)) == []
     late = {**idle, "due": 1_200, "due_since": LONG_AGO}
     [(said, helps)] = told(health.of_unjudged(late, NOW))
-    assert said.startswith("lineages and anomalies that wait to be derived: 1,200, for ")
+    assert said.startswith(
+        "lineages and anomalies that wait to be derived: 1,200, of events up to "
+    )
     assert helps == "metaledger project --follow"
     refused = {**idle, "put_aside": 2}
     [(said, _)] = told(health.of_unjudged(refused, NOW))
