@@ -55,7 +55,8 @@ class LocalMariaDB(LocalServer):
         data, port, user = folder / "data", free_port(), unprivileged_user("mysql")
         if user is not None:
             shutil.chown(folder, user.pw_uid)
-        common = ("--no-defaults", f"--datadir={data}", *_STORAGE)
+        # At its start a server removes what others have in /tmp, of those that run too.
+        common = ("--no-defaults", f"--datadir={data}", f"--tmpdir={folder}", *_STORAGE)
         run_to_end([str(programs.install), *common, *_INSTALL], folder=folder, user=user)
         self._root = f"mysql+pymysql://root@{HOST}:{port}/?charset=utf8mb4"
         self._port = port
