@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, text
 
 from metaledger.producers.counters import Counter, Stream
+from metaledger.producers.prepared import Prepared
 from metaledger.producers.tables import FORMAT_VERSION, counters, outbox, stream
 from metaledger.schemas.events import StreamNumber
 
@@ -26,7 +27,10 @@ def write(connection: Connection, held: Counter, row: Mapping[str, Any]) -> bool
     """Moves the counter and writes the outbox's row; False where the number is not the next one."""
     given = {**row, "was_epoch": held.epoch, "was_seq": held.seq}
     if connection.dialect.name == "postgresql":
-        return connection.execute(_MOVE_AND_INSERT, given).rowcount == 1
+        return _MOVE_AND_INSERT.execute(connection, given).rowcount == 1
+    # MySQL has no compound statements.
+    if getattr(connection.dialect, "is_mariadb", False):
+        return connection.execute(_MOVE_THEN_INSERT, given).rowcount > 0
     moved = connection.execute(_MOVE, given).rowcount == 1
     if moved:
         connection.execute(_INSERT, row)
@@ -46,14 +50,23 @@ _MOVE_TEXT = f"""
             AND stream.stream_id = :stream_id AND stream.epoch = :epoch
       )
 """
-_INSERT_TEXT = f"""
-    INSERT INTO {outbox.name} ({", ".join(column.name for column in _WRITTEN)})
-    SELECT {", ".join(f":{column.name}" for column in _WRITTEN)}
-"""
-_TYPES = [bindparam(column.name, type_=column.type) for column in _WRITTEN]
+_INTO = f"INSERT INTO {outbox.name} ({', '.join(column.name for column in _WRITTEN)})"
+_VALUES = ", ".join(f":{column.name}" for column in _WRITTEN)
+_TYPES = [
+    *(bindparam(column.name, type_=column.type) for column in _WRITTEN),
+    bindparam("was_epoch", type_=counters.c.epoch.type),
+    bindparam("was_seq", type_=counters.c.seq.type),
+]
 _MOVE = text(_MOVE_TEXT)
 # Of VALUES: an INSERT … SELECT has InnoDB lock the table's AUTO_INCREMENT.
 _INSERT = insert(outbox).inline()
-_MOVE_AND_INSERT = text(
-    f"WITH moved AS ({_MOVE_TEXT} RETURNING 1) {_INSERT_TEXT} FROM moved"
+_MOVE_AND_INSERT = Prepared(
+    text(
+        f"WITH moved AS ({_MOVE_TEXT} RETURNING 1) {_INTO} SELECT {_VALUES} FROM moved"
+    ).bindparams(*_TYPES)
+)
+# It counts the rows of both.
+_MOVE_THEN_INSERT = text(
+    f"BEGIN NOT ATOMIC {_MOVE_TEXT}; "
+    f"IF ROW_COUNT() = 1 THEN {_INTO} VALUES ({_VALUES}); END IF; END"
 ).bindparams(*_TYPES)

@@ -8,8 +8,7 @@ The rules (RELIABILITY.md, "Inside the service's transaction"):
   here names (MariaDB's 1020) shows by the savepoint, which the database then no longer knows.
 - `strict` raises Unrecorded instead of swallowing. In the middle of a transaction the transaction
   is doomed by that, and its commit is refused even if the service swallows the error.
-- Where the driver takes several statements at once, the savepoint travels with the body's first:
-  a round trip less, inside somebody's request.
+- Where it can, the savepoint travels with the body's first statement (`along`).
 - What goes up from the commit's own event rolls the DBAPI connection back first: SQLAlchemy does
   not, and the pool's next user would commit what was refused.
 
@@ -24,9 +23,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Dialect, ExecutionContext, event
+from sqlalchemy import Connection, event
 from sqlalchemy.engine import Transaction
 
+from metaledger.producers import along
 from metaledger.schemas.errors import MetaledgerError, Unrecorded
 
 _log = structlog.get_logger("metaledger.producers")
@@ -34,10 +34,7 @@ _log = structlog.get_logger("metaledger.producers")
 _SAVEPOINT = "metaledger"
 # Of its own name, so that nobody rolls back to it who means another.
 _FIRST = "metaledger_first"
-_CARRYING = weakref.WeakSet[Dialect]()
-# The savepoint that the connection's next statement brings along.
-_DUE = weakref.WeakKeyDictionary[Connection, str]()
-# libpq's PQTRANS_INERROR, which it knows without asking the server.
+# libpq's PQTRANS_INERROR.
 _IN_ERROR = 3
 _MYSQL = frozenset({"mysql", "mariadb"})
 # Serialisation failure, deadlock; the class 08 and 57P0x (shutdown) are lost connections.
@@ -160,7 +157,7 @@ class Attempt:
         # MariaDB puts the next one of the name in its place: a round trip less.
         if self.connection.dialect.name in _MYSQL:
             return
-        if not self.aborted and self.connection not in _DUE:
+        if not self.aborted and not along.waits(self.connection):
             self.connection.exec_driver_sql(f"RELEASE SAVEPOINT {self.name}")
 
 
@@ -178,11 +175,11 @@ def attempt(connection: Connection, *, name: str = _SAVEPOINT) -> Iterator[Attem
         if ended_transaction(connection, error, handled):
             raise
         # Where it was never sent, nothing was done behind it.
-        if connection not in _DUE and not _rolled_back_to(connection, name):
+        if not along.waits(connection) and not _rolled_back_to(connection, name):
             raise
         body.error = error
     finally:
-        _DUE.pop(connection, None)
+        along.forget(connection)
 
 
 @contextmanager
@@ -195,44 +192,6 @@ def beside(undone: Callable[[Exception], None]) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 (`undone` counts and logs it)
         undone(error)
-
-
-def _send_with_savepoint(
-    cursor: Any,  # noqa: ANN401
-    statement: str,
-    parameters: Any,  # noqa: ANN401
-    context: ExecutionContext,
-) -> bool:
-    """Where SQLAlchemy hands a statement to the driver; True where this has done it."""
-    connection = context.root_connection
-    if connection not in _DUE:
-        return False
-    # A cursor with a name stands on the server, behind a DECLARE.
-    if context.executemany or cursor.name is not None:
-        return _send_savepoint(cursor, statement, context)
-    # What the driver itself refuses (a NUL, half a surrogate) it refuses here, and sends nothing.
-    complete = cursor.mogrify(statement, parameters)
-    cursor.execute(f"SAVEPOINT {_DUE.pop(connection)}; ".encode() + complete)
-    return True
-
-
-def _send_savepoint(_cursor: object, _statement: str, context: ExecutionContext) -> bool:
-    """Before a statement that nothing can be put in front of."""
-    if name := _DUE.pop(context.root_connection, None):
-        context.root_connection.exec_driver_sql(f"SAVEPOINT {name}")
-    return False
-
-
-def _carries_savepoints(dialect: Dialect) -> bool:
-    """Whether the driver takes several statements at once, as far as we have tried it."""
-    if dialect.driver != "psycopg2":
-        return False
-    if dialect not in _CARRYING:
-        event.listen(dialect, "do_execute", _send_with_savepoint)
-        event.listen(dialect, "do_executemany", _send_with_savepoint)
-        event.listen(dialect, "do_execute_no_params", _send_savepoint)
-        _CARRYING.add(dialect)
-    return True
 
 
 def ended_transaction(
@@ -301,18 +260,24 @@ def _set_savepoint(connection: Connection, name: str, handled: BaseException | N
     if connection.dialect.name == "sqlite" and not getattr(driver, "in_transaction", True):
         # Where a transaction that has read wants to write, SQLite waits for no other writer.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-    if _carries_savepoints(connection.dialect):
-        if driver.get_transaction_status() == _IN_ERROR:
-            return False
-        _DUE[connection] = name
+    if _is_in_error(driver):
+        return False
+    statement = f"SAVEPOINT {name}"
+    if along.bring(connection, statement):
         return True
     try:
-        connection.exec_driver_sql(f"SAVEPOINT {name}")
+        connection.exec_driver_sql(statement)
     except Exception as error:
         if any(_sqlstate(cause) == _ABORTED_SQLSTATE for cause in _causes(error, handled)):
             return False
         raise
     return True
+
+
+def _is_in_error(driver: Any) -> bool:  # noqa: ANN401
+    """Whether psycopg 2 knows, without asking the server, that the transaction was aborted."""
+    ask = getattr(driver, "get_transaction_status", None)
+    return ask is not None and bool(ask() == _IN_ERROR)
 
 
 def _rolled_back_to(connection: Connection, name: str) -> bool:

@@ -31,6 +31,8 @@ from sqlalchemy import (
     union_all,
 )
 
+from metaledger.producers.prepared import Prepared
+
 IDS_MAX = 500  # in one IN list; SQLite before 3.32 took 999 parameters
 
 # From the column that holds the id to a condition.
@@ -105,7 +107,7 @@ class Union:
         # All rows at once: the driver has them, and one by one they take SQLAlchemy longer.
         ordered = sorted(set(ids))
         if len(ordered) == 1:
-            yield from self._told(connection.execute(statement.of_one, {"id": ordered[0]}).all())
+            yield from self._told(statement.of_one.execute(connection, {"id": ordered[0]}).all())
             return
         for start in range(0, len(ordered), IDS_MAX):
             named = {"ids": ordered[start : start + IDS_MAX]}
@@ -122,7 +124,7 @@ class Union:
 
     def _of(self, dialect: str) -> "_Statements":
         return _Statements(
-            of_one=self._union(dialect, lambda key: key == bindparam("id")),
+            of_one=Prepared(self._union(dialect, lambda key: key == bindparam("id"))),
             of_many=self._union(dialect, lambda key: key.in_(bindparam("ids", expanding=True))),
         )
 
@@ -157,7 +159,7 @@ class _Statements:
     less, for SQLAlchemy writes an IN list anew each time.
     """
 
-    of_one: CompoundSelect[Any]
+    of_one: Prepared
     of_many: CompoundSelect[Any]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import Engine, QueuePool, bindparam, event, insert, text, update
+from sqlalchemy import Engine, QueuePool, bindparam, event, insert, select, text, update
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
@@ -18,6 +18,7 @@ from metaledger.schemas.meta import Origin
 from ..servers.process import wait_until
 from .kit import MARIADB, POSTGRESQL, SQLITE, Service, changes, draft, on, told
 from .stories import Shop, failed_commit, lost_with_the_commit, noting, seen, still_open, together
+from .test_outbox import statements
 
 
 class Deadlock(Exception):
@@ -582,6 +583,19 @@ def test_a_savepoint_that_is_left_open_undoes_no_more_than_its_own(service: Serv
             connection.execute(insert(changes), {"image": "d", "value": "1"})
             savepoint.rollback()
     assert service.values() == [("a", "1"), ("b", "1")]
+
+
+@on(POSTGRESQL, MARIADB)
+def test_a_savepoint_is_no_round_trip_of_its_own(service: Service) -> None:
+    with service.engine.begin() as connection:
+        connection.execute(insert(changes), {"image": "a", "value": "1"})
+        seen = statements(service.engine)
+        with service.outbox.shield(connection, []):
+            connection.execute(insert(changes), {"image": "b", "value": "1"})
+            connection.execute(select(changes.c.value).with_for_update()).all()
+            raise Own
+    assert [it.split()[0] for it in seen] == ["INSERT", "SELECT", "ROLLBACK", "RELEASE"]
+    assert service.values() == [("a", "1")]
 
 
 @pytest.mark.parametrize("refused", ["a\0b", "\ud800"], ids=["NUL", "surrogate"])
