@@ -39,7 +39,9 @@ def interval_table(
         Column("set_via", Text, nullable=False, comment=ways),
         Column("ended_by_event", Text, comment="The event that ended it; null: live."),
         Column("end_reason", Text, comment=ends),
-        # Who has it now. The value has no part in it: it may exceed what an index takes.
-        Index(None, "key", owner[0].name, postgresql_where=live, sqlite_where=live),
+        # Who has it now. The value is no part of it, for it may exceed what an index takes. Nor is
+        # the owner: so a key's entries stand as they came, and a batch's new ones on one page;
+        # by owner each stood on one of its own, and PostgreSQL wrote whole pages to its log.
+        Index(None, "key", postgresql_where=live, sqlite_where=live),
         comment=comment,
     )
