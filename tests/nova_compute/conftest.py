@@ -137,6 +137,13 @@ def nova(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nova]:
         process.stdin.close()
 
 
+@pytest.fixture(scope="session")
+def guarded_nova(tmp_path_factory: pytest.TempPathFactory) -> tuple[Environment, Path]:
+    """Nova's environment, and this product as an operator gets it."""
+    environment = nova_environment()
+    return environment, install_product(environment, tmp_path_factory.mktemp("product"))
+
+
 @pytest.fixture
 def host(nova: Nova, servers: Servers, tmp_path: Path) -> Host:
     """A host that records disks, with an image to make them from."""

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from ..glance.environment import Environment, install_product
-from ..nova.environment import nova_environment
+from ..glance.environment import Environment
 
 PROGRAM = Path(__file__).parent / "inside" / "evacuate.py"
 TIMEOUT_S = 600
@@ -31,13 +30,6 @@ print(json.dumps({"verdicts": verdicts}))
 sys.exit(0 if answer == "ALLOW" else 1)
 """
 Evacuate = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture(scope="session")
-def guarded_nova(tmp_path_factory: pytest.TempPathFactory) -> tuple[Environment, Path]:
-    """Nova's environment, and this product as an operator gets it."""
-    environment = nova_environment()
-    return environment, install_product(environment, tmp_path_factory.mktemp("product"))
 
 
 @pytest.fixture
