@@ -26,6 +26,7 @@ Times, ids and the request's context are arguments.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from operator import attrgetter
 
 from metaledger.schemas.image import (
     ImageDataUploaded,
@@ -45,13 +46,12 @@ ATTRIBUTES = (
     *("min_disk", "min_ram", "protected", "os_hidden", "size", "virtual_size"),
     *("checksum", "os_hash_algo", "os_hash_value", "location_count"),
 )
-# What an event of that kind says itself, so that no ImageUpdated has to say it again.
-_REGISTERED_SAYS = frozenset(ATTRIBUTES[:9])
+# What a registration has no field for, and what an upload says itself, so that nobody has to again.
+_NOT_REGISTERED = ATTRIBUTES[9:]
+_not_registered = attrgetter(*_NOT_REGISTERED)
 _UPLOADED_SAYS = frozenset({"status", "size", "checksum", "os_hash_algo", "os_hash_value"})
-# What an attribute has unless somebody says otherwise.
-_NOTHING = frozenset({None, "false", "0"})
-# But no data is another thing than data without a byte.
-_EMPTY_DATA = ("size", "0")
+# What an attribute has unless somebody says otherwise: 0 is false, too.
+_NOTHING = frozenset({None, 0})
 _GONE = frozenset({"deleted", "pending_delete"})
 _WITHOUT_DATA = frozenset({"queued", "saving", "uploading", "importing"})
 
@@ -159,12 +159,12 @@ def _registered(state: ImageState, *, uploaded: bool) -> list[ImageEvent]:
     from before, and it would get a wrong time; but of a snapshot it tells the instance.
     """
     upload = uploaded and state.status == "active" and state.size is not None
-    said = _REGISTERED_SAYS | _UPLOADED_SAYS if upload else _REGISTERED_SAYS
-    held = {name: _as_text(getattr(state, name)) for name in ATTRIBUTES if name not in said}
     left = {
-        name: value
-        for name, value in held.items()
-        if value not in _NOTHING or (name, value) == _EMPTY_DATA
+        name: _as_text(value)
+        for name, value in zip(_NOT_REGISTERED, _not_registered(state), strict=True)
+        # No data is another thing than data without a byte.
+        if (value not in _NOTHING or (name == "size" and value is not None))
+        and not (upload and name in _UPLOADED_SAYS)
     }
     properties, altered = representable_map(state.properties)
     attributes, altered_attributes = representable_map(left)
