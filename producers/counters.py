@@ -73,6 +73,10 @@ class Counter:
         return self.unrecorded_since is not None
 
 
+# One that was not there before it was locked, of an older epoch than any.
+NEW = Counter(seq=0, epoch=0, unrecorded_since=None)
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
     """Counters by aggregate, and the stream whose numbers they count."""

@@ -24,8 +24,9 @@ from metaledger.schemas.events import Draft
 from metaledger.schemas.identity import Clock, system_clock
 from metaledger.schemas.meta import Context, Origin
 
-# Ten transactions, which may be under way several at once; then it says how far it is.
-_KEYS_MAX = 2_000
+# Forty transactions, several at once; then it says how far it is, each second or so. At the end of
+# a page those that are done wait for the last one: a fifth of the time, of a page of ten.
+_KEYS_MAX = 8_000
 # Beyond that many they are counted, and left to the next run.
 _ASIDE_MAX = 10_000
 _TRIES_MAX = 5

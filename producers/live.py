@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 
 from metaledger.producers import administration
 from metaledger.producers.administration import OutboxStatus
+from metaledger.producers.copying import copies
 from metaledger.producers.counters import Counter
 from metaledger.producers.database import answering
 from metaledger.producers.guard import described, is_lock_timeout
@@ -39,7 +40,7 @@ from metaledger.schemas.interpreter import switching_often, uncollected
 
 _log = structlog.get_logger("metaledger.producers")
 
-# Some 400 events. Whoever wants one of these aggregates waits for all of them, 100 to 200 ms.
+# Some 200 events. Whoever wants one of these aggregates waits for all of them, about 100 ms.
 _AGGREGATES_MAX = 200
 # No aggregate takes more events than that to tell.
 _EVENTS_EACH_MAX = 10
@@ -115,7 +116,7 @@ class LiveWriter:
         self._at_once = min(_AGGREGATES_MAX, room_for // shares)
         self._rows_max = half - (self._jobs - 1) * self._at_once * _EVENTS_EACH_MAX
         ours = replace(settings, strict=True, outbox_rows_max=self._rows_max)
-        self._engine = engine
+        self._engine = copies(engine)
         self._limit = settings.outbox_rows_max
         self._outbox = Outbox(ours, ours.codec(), clock=clock)
         self._on_wait = on_wait
@@ -178,8 +179,9 @@ class LiveWriter:
             self._engine.begin() as connection,
             _waiting_for_nobody(connection),
         ):
-            drafts = telling(connection, self._outbox.lock(connection, aggregates))
-            self._outbox.record(connection, drafts)
+            locked, claimed = self._outbox.claim(connection, aggregates)
+            drafts = telling(connection, locked)
+            self._outbox.record(connection, drafts, claimed=claimed)
         return drafts
 
     def _wait_for_room(self) -> None:

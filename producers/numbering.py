@@ -8,10 +8,11 @@ from collections import Counter as Tally
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 
 from sqlalchemy import Connection
 
-from metaledger.producers import counters
+from metaledger.producers import claiming, counters
 from metaledger.producers.counters import Counter, Taken
 from metaledger.producers.tables import AGGREGATE_CHARS_MAX, STREAM_ID_CHARS_MAX
 from metaledger.schemas.bounds import encode_within
@@ -29,6 +30,7 @@ _LONGEST_NUMBER = StreamNumber(
 )
 # These tell all that the database holds, so they mend whatever was not recorded before them.
 MENDING = frozenset({Origin.RECONCILED, Origin.IMPORTED})
+_NOTHING = Taken("", {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +55,29 @@ class Numbering:
         drafts: Sequence[Draft],
         *,
         unrecorded: Collection[str] = (),
+        claimed: Mapping[str, StreamNumber] = MappingProxyType({}),
     ) -> list[Numbered]:
         """The drafts with their numbers, in the given order.
 
         `unrecorded` aggregates are locked with the others (one sorted order) and marked, unless a
-        draft mends them. Raises ContractError, UsageError.
+        draft mends them. `claimed` are numbers that were given out to some aggregates' first
+        drafts; those that none has are given back. Raises ContractError, UsageError.
         """
+        left = dict(claimed)
+        known = [draft.number or left.pop(draft.aggregate, None) for draft in drafts]
+        claiming.give_back(connection, left)
         if not drafts and not unrecorded:
             return []
-        own = Tally(draft.aggregate for draft in drafts if draft.number is None)
+        own = Tally(
+            draft.aggregate for draft, number in zip(drafts, known, strict=True) if number is None
+        )
         increments = {**dict.fromkeys(unrecorded, 0), **own}
         require_storable(increments)
-        taken = counters.take(connection, increments)
+        # Who claimed has found the stream.
+        taken = counters.take(connection, increments) if increments or not claimed else _NOTHING
         now = self.clock()
         _settle(connection, taken.counters, drafts, unrecorded, now)
-        numbers = _numbers(drafts, taken, increments)
+        numbers = _numbers(drafts, known, taken, increments)
         return [
             self._numbered(draft, number, now)
             for draft, number in zip(drafts, numbers, strict=True)
@@ -103,9 +113,11 @@ class Numbering:
     def _numbered(self, draft: Draft, number: StreamNumber, now: datetime) -> Numbered:
         event_id = draft.event_id or self.new_id(now)
         meta = head(draft, event_id=event_id, number=number, occurred_at=now)
-        if isinstance(draft.data, Written):
-            encoded = self.codec.encode_written(meta, draft.data)
-        else:
+        try:
+            encoded = self.codec.encode_written(meta, write_data(draft.data))
+        except EventTooLarge:
+            if isinstance(draft.data, Written):
+                raise
             _, encoded = encode_within(self.codec, Event(meta, draft.data))
         record = NewRecord(
             key=meta.aggregate,
@@ -135,17 +147,21 @@ def require_storable(aggregates: Collection[str]) -> None:
 
 
 def _numbers(
-    drafts: Sequence[Draft], taken: Taken, increments: Mapping[str, int]
+    drafts: Sequence[Draft],
+    known: Sequence[StreamNumber | None],
+    taken: Taken,
+    increments: Mapping[str, int],
 ) -> list[StreamNumber]:
     stream_id, numbers = taken.stream_id, []
     given = {name: counter.seq - increments[name] for name, counter in taken.counters.items()}
-    for draft in drafts:
-        number, name = draft.number, draft.aggregate
-        if number is None:
-            given[name] += 1
-            epoch = taken.counters[name].epoch
-            number = StreamNumber(stream_id=stream_id, epoch=epoch, stream_seq=given[name])
-        numbers.append(number)
+    for draft, number in zip(drafts, known, strict=True):
+        if number is not None:
+            numbers.append(number)
+            continue
+        name = draft.aggregate
+        given[name] += 1
+        epoch = taken.counters[name].epoch
+        numbers.append(StreamNumber(stream_id=stream_id, epoch=epoch, stream_seq=given[name]))
     return numbers
 
 

@@ -29,8 +29,9 @@ from typing import Any, Final
 import structlog
 from sqlalchemy import Connection, insert, select
 
-from metaledger.producers import at_once, counters
-from metaledger.producers.counters import Counter, Stream
+from metaledger.producers import at_once, claiming, counters
+from metaledger.producers.copying import can_copy, copy
+from metaledger.producers.counters import NEW, Counter, Stream
 from metaledger.producers.gathering import is_autocommit
 from metaledger.producers.guard import Guard, attempt, is_lock_timeout
 from metaledger.producers.memory import Memory
@@ -47,7 +48,7 @@ from metaledger.producers.tables import outbox as table
 from metaledger.producers.unnested import arrays, unnested
 from metaledger.schemas.codec import Codec
 from metaledger.schemas.errors import OutboxFull
-from metaledger.schemas.events import Draft
+from metaledger.schemas.events import Draft, StreamNumber
 from metaledger.schemas.identity import Clock, NewId, system_clock, uuid7
 from metaledger.schemas.log import NewRecord
 
@@ -123,6 +124,19 @@ class Outbox:
         locked = counters.lock(connection, aggregates)
         return {name: self._remembered(name, counter) for name, counter in locked.items()}
 
+    def claim(
+        self, connection: Connection, aggregates: Collection[str]
+    ) -> tuple[Mapping[str, Counter], Mapping[str, StreamNumber]]:
+        """As `lock`, for aggregates most of which are new: those have their first number already,
+        where the database can, and `record` has to be given these numbers.
+        """
+        require_storable(aggregates)
+        claimed = claiming.claim(connection, aggregates)
+        rest = [name for name in aggregates if name not in claimed]
+        locked = {**dict.fromkeys(claimed, NEW), **counters.lock(connection, rest)}
+        found = {name: self._remembered(name, counter) for name, counter in locked.items()}
+        return found, claimed
+
     def number(self, connection: Connection, drafts: Sequence[Draft]) -> list[NewRecord]:
         """The drafts as records, numbered in the given order within each aggregate.
 
@@ -143,16 +157,18 @@ class Outbox:
         drafts: Sequence[Draft],
         *,
         held: Mapping[str, Counter] = MappingProxyType({}),
+        claimed: Mapping[str, StreamNumber] = MappingProxyType({}),
     ) -> None:
         """Writes the events into the outbox, in the connection's transaction.
 
         An aggregate whose events do not all fit below `outbox_rows_max` is marked unrecorded, and
         none of them is written; with `strict` OutboxFull is raised instead. `held` are counters as
-        `lock` gave them in this transaction: what they say may spare a round trip.
+        `lock` gave them in this transaction: what they say may spare a round trip. `claimed` are
+        numbers as `claim` gave them.
         """
         fitting, unrecorded = self._fit(connection, drafts)
         if not fitting:
-            self._numbering.number(connection, (), unrecorded=unrecorded)
+            self._numbering.number(connection, (), unrecorded=unrecorded, claimed=claimed)
             return
         mended = {draft.aggregate for draft in fitting if draft.origin in MENDING}
         lent = self._memory.lend(connection, first=mended)
@@ -162,7 +178,9 @@ class Outbox:
             fitting = [replace(first, missed=first.missed + lent.missed), *fitting[1:]]
         if not unrecorded and self._recorded_at_once(connection, fitting, held):
             return
-        numbered = self._numbering.number(connection, fitting, unrecorded=unrecorded)
+        numbered = self._numbering.number(
+            connection, fitting, unrecorded=unrecorded, claimed=claimed
+        )
         _insert(connection, numbered)
         if fitting[-1].number is None:
             last = numbered[-1].record.number
@@ -238,6 +256,9 @@ class Outbox:
 
 
 def _insert(connection: Connection, numbered: Sequence[Numbered]) -> None:
+    if len(numbered) > 1 and can_copy(connection):
+        copy(connection, numbered)
+        return
     rows = [_row(it) for it in numbered]
     if len(rows) > 1 and connection.dialect.name == "postgresql":
         connection.execute(_INSERT_UNNESTED, arrays(rows))

@@ -11,10 +11,12 @@ from typing import Any
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Dialect,
     TableValuedAlias,
     Text,
     TypeDecorator,
+    any_,
     bindparam,
     cast,
     column,
@@ -25,8 +27,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from metaledger.producers.tables import microseconds
 
 
-class _ArrayText(TypeDecorator[Sequence[Any]]):
-    """The text of an array of what our tables hold."""
+class ArrayText(TypeDecorator[Sequence[Any]]):
+    """The text of an array of what our tables hold: one parameter, whatever it has."""
 
     impl = Text
     cache_ok = True
@@ -53,9 +55,14 @@ def _member(value: str | bytes | int | datetime | None) -> str:
 
 def unnested(*columns: Column[Any]) -> TableValuedAlias:
     """A table with these columns; a statement on it takes `arrays`."""
-    given = (cast(bindparam(it.name, type_=_ArrayText()), ARRAY(it.type)) for it in columns)
+    given = (cast(bindparam(it.name, type_=ArrayText()), ARRAY(it.type)) for it in columns)
     table = func.unnest(*given).table_valued(*(column(it.name, it.type) for it in columns))
     return table.render_derived(name="given")
+
+
+def in_array(column: Column[Any], name: str) -> ColumnElement[bool]:
+    """Whether the column is one of the parameter's values, however many, as one parameter."""
+    return column == any_(cast(bindparam(name, type_=ArrayText()), ARRAY(column.type)))
 
 
 def arrays(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

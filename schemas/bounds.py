@@ -72,9 +72,7 @@ def _smaller(data: EventData, excess: int) -> EventData | None:
     thousand values must not cost a service's thread a thousand encodings.
     """
     if isinstance(data, ImageRegistered):
-        keys = _largest(data.properties, excess)
-        smaller = _digested(data.properties, keys)
-        return replace(data, properties=smaller, altered=(*data.altered, *keys)) if keys else None
+        return _smaller_registration(data, excess)
     if not isinstance(data, ChangeEvent):
         return None
     change = data.change
@@ -84,6 +82,16 @@ def _smaller(data: EventData, excess: int) -> EventData | None:
     if isinstance(data, ImageUpdated) and (keys := _largest(data.attributes, excess)):
         change = replace(change, altered=(*change.altered, *keys))
         return replace(data, attributes=_digested(data.attributes, keys), change=change)
+    return None
+
+
+def _smaller_registration(data: ImageRegistered, excess: int) -> ImageRegistered | None:
+    if keys := _largest(data.properties, excess):
+        smaller = _digested(data.properties, keys)
+        return replace(data, properties=smaller, altered=(*data.altered, *keys))
+    if keys := _largest(data.attributes, excess):
+        smaller = _digested(data.attributes, keys)
+        return replace(data, attributes=smaller, altered=(*data.altered, *keys))
     return None
 
 

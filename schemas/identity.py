@@ -24,7 +24,8 @@ def system_clock() -> datetime:
 def uuid7(now: datetime) -> str:
     """A UUID version 7 (RFC 9562, section 5.7) of `now`: 48 bits of milliseconds, then random."""
     milliseconds = int(now.timestamp() * 1000)
-    value = (milliseconds & (1 << 48) - 1) << 80 | secrets.randbits(80)
+    # As secrets.randbits(80), in half of the time.
+    value = (milliseconds & (1 << 48) - 1) << 80 | int.from_bytes(secrets.token_bytes(10))
     value = value & ~(0xF << 76) | 0x7 << 76  # version
     value = value & ~(0x3 << 62) | 0x2 << 62  # variant
     # As str(UUID(int=value)) has it, in a third of the time.

@@ -57,7 +57,11 @@ class _OfImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRegistered(_OfImage):
-    """An image record was created; its data may come later. `altered`: see PropertyChange."""
+    """An image record was created; its data may come later.
+
+    `attributes`: those that have no field here, as ImageUpdated has them (since version 2).
+    `altered`: see PropertyChange.
+    """
 
     image_id: str
     name: str | None = None
@@ -72,6 +76,7 @@ class ImageRegistered(_OfImage):
     tags: Sequence[str] = ()
     properties: Properties = field(default_factory=dict)
     altered: Sequence[str] = ()
+    attributes: Properties = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

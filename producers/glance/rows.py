@@ -6,7 +6,8 @@ Rules, from EVENTS.md:
 - The intent decides *how it was meant*: a purge or a merge, what the caller had read, what it asked
   to remove.
 - One transaction gives an image one event. Two, where data arrives: its own event does not carry
-  `location_count`, `virtual_size` and tags, so an ImageUpdated follows with what is left.
+  `location_count`, `virtual_size` and tags, so an ImageUpdated follows with what is left. An image
+  that is registered with data has that in its registration, which can carry every attribute.
 - An image is gone from the moment its status is `deleted` (or `pending_delete`, where deletion is
   delayed): the purge of that transaction is part of the deletion, and nothing after it adds
   anything, unless an operator restores the image.
@@ -25,6 +26,7 @@ Times, ids and the request's context are arguments.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from operator import attrgetter
 
 from metaledger.schemas.image import (
     ImageDataUploaded,
@@ -44,13 +46,12 @@ ATTRIBUTES = (
     *("min_disk", "min_ram", "protected", "os_hidden", "size", "virtual_size"),
     *("checksum", "os_hash_algo", "os_hash_value", "location_count"),
 )
-# What an event of that kind says itself, so that no ImageUpdated has to say it again.
-_REGISTERED_SAYS = frozenset(ATTRIBUTES[:9])
+# What a registration has no field for, and what an upload says itself, so that nobody has to again.
+_NOT_REGISTERED = ATTRIBUTES[9:]
+_not_registered = attrgetter(*_NOT_REGISTERED)
 _UPLOADED_SAYS = frozenset({"status", "size", "checksum", "os_hash_algo", "os_hash_value"})
-# What an attribute has unless somebody says otherwise.
-_NOTHING = frozenset({None, "false", "0"})
-# But no data is another thing than data without a byte.
-_EMPTY_DATA = ("size", "0")
+# What an attribute has unless somebody says otherwise: 0 is false, too.
+_NOTHING = frozenset({None, 0})
 _GONE = frozenset({"deleted", "pending_delete"})
 _WITHOUT_DATA = frozenset({"queued", "saving", "uploading", "importing"})
 
@@ -144,22 +145,29 @@ def events(transition: Transition) -> list[ImageEvent]:
 
 
 def registered(state: ImageState) -> list[ImageEvent]:
-    """An image that was just made: its registration, its data, and what is left."""
-    return _registered(state, _no_change(state.properties), uploaded=True)
+    """An image that was just made: its registration, and its data."""
+    return _registered(state, uploaded=True)
 
 
 def first_met(state: ImageState) -> list[ImageEvent]:
     """A live image as it stands, to a ledger that knows nothing of it, before what happens next."""
-    return _registered(state, _no_change(state.properties), uploaded=_is_snapshot(state.properties))
+    return _registered(state, uploaded=_is_snapshot(state.properties))
 
 
-def _registered(
-    state: ImageState, unchanged: PropertyChange, *, uploaded: bool
-) -> list[ImageEvent]:
+def _registered(state: ImageState, *, uploaded: bool) -> list[ImageEvent]:
     """`uploaded`: there is an upload to be told, where there is data. Nobody saw that of an image
     from before, and it would get a wrong time; but of a snapshot it tells the instance.
     """
+    upload = uploaded and state.status == "active" and state.size is not None
+    left = {
+        name: _as_text(value)
+        for name, value in zip(_NOT_REGISTERED, _not_registered(state), strict=True)
+        # No data is another thing than data without a byte.
+        if (value not in _NOTHING or (name == "size" and value is not None))
+        and not (upload and name in _UPLOADED_SAYS)
+    }
     properties, altered = representable_map(state.properties)
+    attributes, altered_attributes = representable_map(left)
     told: list[ImageEvent] = [
         ImageRegistered(
             image_id=state.image_id,
@@ -174,21 +182,13 @@ def _registered(
             protected=state.protected,
             tags=_texts(state.tags),
             properties=properties,
-            altered=altered,
+            altered=(*altered, *altered_attributes),
+            attributes=attributes,
         )
     ]
-    said = _REGISTERED_SAYS
-    if uploaded and state.status == "active" and state.size is not None:
-        told.append(_uploaded(state, state, unchanged))
-        said |= _UPLOADED_SAYS
-    held = {name: _as_text(getattr(state, name)) for name in ATTRIBUTES if name not in said}
-    left = {
-        name: value
-        for name, value in held.items()
-        if value not in _NOTHING or (name, value) == _EMPTY_DATA
-    }
-    if left:
-        told.append(ImageUpdated(image_id=state.image_id, attributes=left, change=unchanged))
+    if upload:
+        # What the registration says of the properties need not be said again.
+        told.append(_uploaded(state, state, _NOTHING_MORE))
     return told
 
 
@@ -197,8 +197,7 @@ def imported(state: ImageState, now: datetime) -> list[ImageEvent]:
 
     A deleted one is registered as it last was, and then deleted: when its row says so, else `now`.
     """
-    # What the registration says of the properties need not be said again: that is half of it all.
-    told = _registered(state, _NOTHING_MORE, uploaded=_is_snapshot(state.properties))
+    told = _registered(state, uploaded=_is_snapshot(state.properties))
     if state.gone:
         deleted_at = state.deleted_at or now
         told.append(ImageDeleted(image_id=state.image_id, deleted_at=deleted_at))

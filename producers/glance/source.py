@@ -14,16 +14,27 @@ What Glance leaves of a deleted image, as it was seen (33.0.0) and read in its c
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, String, bindparam, cast, func, or_, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    String,
+    bindparam,
+    cast,
+    func,
+    or_,
+    select,
+)
 
 from metaledger.producers.glance.rows import ImageState, attributes_of, imported, reconciled
 from metaledger.producers.glance.tables import COLUMNS, IMAGES, LOCATIONS, PROPERTIES, TAGS
 from metaledger.producers.source import Kind, Standing, What
+from metaledger.producers.unnested import in_array
 from metaledger.producers.watching.union import IDS_MAX
 from metaledger.schemas.image import ImageDeleted, ImageEvent
 from metaledger.schemas.representable import representable_map
@@ -73,14 +84,14 @@ def _as_they_are(connection: Connection, image_ids: Sequence[str]) -> dict[str, 
     """What is live of them, by a plain statement a table: hundreds at once, where the one for all
     tables that a hook reads by (`tables`) costs more than the round trips that it spares.
     """
-    named = {"image_ids": image_ids}
+    named, statements = {"image_ids": image_ids}, _statements(connection)
     properties: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
-    for image_id, name, value in connection.execute(_LIVE_PROPERTIES, named).all():
+    for image_id, name, value in connection.execute(statements.live_properties, named).all():
         properties[image_id][name] = value
     tags: defaultdict[str, dict[str, None]] = defaultdict(dict)
-    for image_id, value in connection.execute(_LIVE_TAGS, named).all():
+    for image_id, value in connection.execute(statements.live_tags, named).all():
         tags[image_id][value] = None
-    counts = {row[0]: row[1] for row in connection.execute(_LIVE_LOCATIONS, named).all()}
+    counts = {row[0]: row[1] for row in connection.execute(statements.live_locations, named).all()}
     return {
         f"image:{image_id}": ImageState(
             image_id=image_id,
@@ -90,18 +101,19 @@ def _as_they_are(connection: Connection, image_ids: Sequence[str]) -> dict[str, 
             properties=properties[image_id],
             **dict(zip(COLUMNS, columns, strict=True)),
         )
-        for image_id, deleted, *columns in connection.execute(_IMAGES, named).all()
+        for image_id, deleted, *columns in connection.execute(statements.images, named).all()
     }
 
 
 def _as_they_were(connection: Connection, gone: Sequence[ImageState]) -> dict[str, ImageState]:
     named = {"image_ids": [state.image_id for state in gone]}
-    times = {row.id: row.time for row in connection.execute(_TIMES, named)}
+    statements = _statements(connection)
+    times = {row.id: row.time for row in connection.execute(statements.times, named)}
     properties: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
-    for image_id, name, value in connection.execute(_PROPERTIES, named):
+    for image_id, name, value in connection.execute(statements.properties, named):
         properties[image_id][name] = value
     tags: defaultdict[str, dict[str, None]] = defaultdict(dict)
-    for image_id, value in connection.execute(_TAGS, named):
+    for image_id, value in connection.execute(statements.last_tags, named):
         tags[image_id][value] = None
     return {
         f"image:{state.image_id}": replace(
@@ -124,40 +136,47 @@ def _time(text: str | None) -> datetime | None:
         return None
 
 
-_IDS: BindParameter[Any] = bindparam("image_ids", expanding=True)
 # As text: a driver gives what is no time in forms of its own, or fails.
 _TIME = cast(IMAGES.c.deleted_at, String(40)).label("time")
-_IMAGES = select(IMAGES.c.id, IMAGES.c.deleted, *(IMAGES.c[name] for name in COLUMNS)).where(
-    IMAGES.c.id.in_(_IDS)
-)
-_LIVE_PROPERTIES = (
-    select(PROPERTIES.c.image_id, PROPERTIES.c.name, PROPERTIES.c.value)
-    .where(PROPERTIES.c.image_id.in_(_IDS), PROPERTIES.c.deleted.is_(False))
-    .order_by(PROPERTIES.c.id)
-)
-_LIVE_TAGS = (
-    select(TAGS.c.image_id, TAGS.c.value)
-    .where(TAGS.c.image_id.in_(_IDS), TAGS.c.deleted.is_(False), TAGS.c.value.is_not(None))
-    .order_by(TAGS.c.id)
-)
-_LIVE_LOCATIONS = (
-    select(LOCATIONS.c.image_id, func.count())
-    .where(LOCATIONS.c.image_id.in_(_IDS), LOCATIONS.c.deleted.is_(False))
-    .group_by(LOCATIONS.c.image_id)
-)
-_TIMES = select(IMAGES.c.id, _TIME).where(IMAGES.c.id.in_(_IDS))
-_PROPERTIES = (
-    select(PROPERTIES.c.image_id, PROPERTIES.c.name, PROPERTIES.c.value)
-    .where(PROPERTIES.c.image_id.in_(_IDS))
-    .order_by(PROPERTIES.c.id)
-)
-_TAGS = (
-    select(TAGS.c.image_id, TAGS.c.value)
-    .join_from(TAGS, IMAGES, TAGS.c.image_id == IMAGES.c.id)
-    .where(TAGS.c.image_id.in_(_IDS), TAGS.c.value.is_not(None))
-    .where(or_(TAGS.c.deleted.is_(False), TAGS.c.deleted_at == IMAGES.c.deleted_at))
-    .order_by(TAGS.c.id)
-)
+
+
+class _Statements:
+    """What reads images whose ids are in `image_ids`; `among` says how, one way a database."""
+
+    def __init__(self, among: Callable[[Column[Any]], ColumnElement[bool]]) -> None:
+        columns = [IMAGES.c[name] for name in COLUMNS]
+        self.images = select(IMAGES.c.id, IMAGES.c.deleted, *columns).where(among(IMAGES.c.id))
+        self.properties = (
+            select(PROPERTIES.c.image_id, PROPERTIES.c.name, PROPERTIES.c.value)
+            .where(among(PROPERTIES.c.image_id))
+            .order_by(PROPERTIES.c.id)
+        )
+        self.live_properties = self.properties.where(PROPERTIES.c.deleted.is_(False))
+        tags = (
+            select(TAGS.c.image_id, TAGS.c.value)
+            .where(among(TAGS.c.image_id), TAGS.c.value.is_not(None))
+            .order_by(TAGS.c.id)
+        )
+        self.live_tags = tags.where(TAGS.c.deleted.is_(False))
+        self.last_tags = tags.join_from(TAGS, IMAGES, TAGS.c.image_id == IMAGES.c.id).where(
+            or_(TAGS.c.deleted.is_(False), TAGS.c.deleted_at == IMAGES.c.deleted_at)
+        )
+        self.live_locations = (
+            select(LOCATIONS.c.image_id, func.count())
+            .where(among(LOCATIONS.c.image_id), LOCATIONS.c.deleted.is_(False))
+            .group_by(LOCATIONS.c.image_id)
+        )
+        self.times = select(IMAGES.c.id, _TIME).where(among(IMAGES.c.id))
+
+
+_LISTED = _Statements(lambda column: column.in_(bindparam("image_ids", expanding=True)))
+# A list has SQLAlchemy, the driver and the server handle each id for itself.
+_IN_ARRAY = _Statements(lambda column: in_array(column, "image_ids"))
+
+
+def _statements(connection: Connection) -> _Statements:
+    return _IN_ARRAY if connection.dialect.name == "postgresql" else _LISTED
+
 
 KINDS = (
     Kind(

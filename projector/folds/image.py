@@ -180,7 +180,7 @@ def _registered(turn: _Turn, data: ImageRegistered) -> Step[ImageState]:
     properties = as_recorded(data.properties, held, turn.was.altered)
     if again:
         turn.missed(["registered_again"], difference(held, properties))
-    told = _told(_REGISTERED, _registered_values(data))
+    told = {**data.attributes, **_told(_REGISTERED, _registered_values(data))}
     told["tags"] = _tags_text(data.tags)
     turn.properties.become(properties, via="registered", replaced="unseen")
     turn.attributes.overlay(told, via="registered", replaced="unseen")

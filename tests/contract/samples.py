@@ -46,6 +46,7 @@ DATA: tuple[EventData, ...] = (
         protected=False,
         tags=("a", "b"),
         properties={"image_type": "snapshot", "backup_type": None},
+        attributes={"os_hidden": "true", "virtual_size": None},
     ),
     SnapshotUploaded(
         image_id=IMAGE, instance_uuid="60fc2546", size=1 << 40, status="active", change=CHANGE

@@ -64,6 +64,7 @@ data = st.one_of(
         tags=lists,
         properties=maps,
         altered=lists,
+        attributes=maps,
     ),
     st.builds(SnapshotUploaded, instance_uuid=maybe_text, **_uploaded),
     st.builds(ImageDataUploaded, **_uploaded),

@@ -42,7 +42,7 @@ DATA = {
     "ImageRegistered": """
         image_id string, name string?, status string, owner string?, visibility string?,
         disk_format string?, container_format string?, min_disk long?, min_ram long?,
-        protected boolean?, tags strings, properties map, altered strings""",
+        protected boolean?, tags strings, properties map, altered strings, attributes map""",
     "SnapshotUploaded": """
         image_id string, instance_uuid string?, size long, checksum string?, os_hash_algo string?,
         os_hash_value string?, status string, change PropertyChange""",

@@ -165,6 +165,9 @@ def test_a_registration_and_attributes_shrink_too() -> None:
     registered = event(ImageRegistered(image_id="i", status="queued", properties=values))
     smaller: Any = encode_within(CODEC, registered)[0].data
     assert (smaller.properties, smaller.altered) == (digests, ("k",))
+    registered = event(ImageRegistered(image_id="i", status="queued", attributes=values))
+    smaller = encode_within(CODEC, registered)[0].data
+    assert (smaller.attributes, smaller.altered) == (digests, ("k",))
     merge = PropertyChange(mode=Mode.MERGE)
     updated = event(ImageUpdated(image_id="i", attributes=values, change=merge))
     smaller = encode_within(CODEC, updated)[0].data

@@ -24,7 +24,7 @@ from metaledger.schemas.errors import (
     UsageError,
 )
 from metaledger.schemas.events import Event
-from metaledger.schemas.framing import SchemaIds, read_schema_ids
+from metaledger.schemas.framing import SchemaIds, header, read_schema_ids
 from metaledger.schemas.image import ImageDeleted, ImageUpdated, Mode, PropertyChange
 from metaledger.schemas.writing import ELEMENTS_MAX
 
@@ -74,14 +74,20 @@ def test_independent_readers_find_the_same_data(told: Event) -> None:
     assert by_apache == as_avro(told.data)
 
 
-@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda each: each.type)
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda each: f"{each.type}.v{each.version}")
 def test_the_frame_names_the_schema_as_the_specification_says(schema: Schema) -> None:
-    told = next(each for each in EVENTS if each.type == schema.type)
     canonical = json.dumps(canonical_form(schema.source), separators=(",", ":"))
     expected = b"\xc3\x01" + crc_64_avro(canonical.encode()).to_bytes(8, "little")
-    assert SINGLE_OBJECT.encode(told).value.startswith(expected)
+    assert header(schema, None) == expected
     schema_id = IDS.by_fingerprint[schema.fingerprint].to_bytes(4, "big")
-    assert CONFLUENT.encode(told).value.startswith(b"\0" + schema_id)
+    assert header(schema, IDS) == b"\0" + schema_id
+
+
+@pytest.mark.parametrize("told", EVENTS, ids=lambda each: each.type)
+def test_an_event_is_written_in_its_newest_schema(told: Event) -> None:
+    newest = latest(told.type)
+    assert SINGLE_OBJECT.encode(told).value.startswith(header(newest, None))
+    assert CONFLUENT.encode(told).value.startswith(header(newest, IDS))
 
 
 def canonical_form(node: Any) -> Any:

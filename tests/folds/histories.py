@@ -124,6 +124,7 @@ def _wild_data(image_id: str) -> st.SearchStrategy[EventData]:
             tags=TAGS,
             properties=MAPS,
             altered=st.just(()) | KEY_LISTS,
+            attributes=st.just({}) | ATTRIBUTES,
         ),
         st.builds(
             ImageUpdated,
@@ -212,6 +213,7 @@ class _Service:
             status="queued",
             tags=self.draw(TAGS),
             properties=dict(self.properties),
+            attributes=self.draw(ATTRIBUTES),
         )
         self.state = "there"
         self._write(data, self.draw(st.sampled_from([Origin.OBSERVED, Origin.IMPORTED])))

@@ -148,7 +148,8 @@ class Model:
             details = {"reasons": ["registered_again"], **difference}
             self.anomaly("history_gap", "warning", details)
         self.replace_all(held, given, "registered", "unseen", lambda _key: "unseen")
-        told = {name: text(data[name]) for name in REGISTERED if data[name] is not None}
+        told = dict(data["attributes"])
+        told |= {name: text(data[name]) for name in REGISTERED if data[name] is not None}
         told["tags"] = tags_text(data["tags"])
         self.set_attributes(image, told, "registered", "unseen")
         self.remember_altered(image, data["altered"])

@@ -337,6 +337,20 @@ def test_attributes_are_text_in_intervals_of_their_own(story: Story) -> None:
     assert story.attribute("name") == []
 
 
+def test_a_registration_tells_the_attributes_that_it_has_no_field_for(story: Story) -> None:
+    attributes = {"size": "17", "location_count": "1", "virtual_size": None, "min_disk": "9"}
+    registered = ImageRegistered(
+        image_id=IMAGE, status="queued", min_disk=3, attributes=attributes, altered=("size",)
+    )
+    event_id = story.tell(registered)
+    assert story.image["size"] == 17
+    assert story.attribute("size") == [(1, "17", "registered", None)]
+    assert story.attribute("location_count") == [(1, "1", "registered", None)]
+    assert story.attribute("virtual_size") == []
+    assert story.attribute("min_disk") == [(1, "3", "registered", None)]
+    assert story.anomalies(event_id) == {"value_altered": ("warning", {"keys": ["size"]})}
+
+
 def test_an_upload_tells_size_and_checksums(story: Story) -> None:
     story.registered()
     change = PropertyChange(mode=Mode.MERGE)
