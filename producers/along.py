@@ -7,16 +7,28 @@ driver itself refuses (a NUL, half a surrogate) it refuses here, before anything
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, ExecutionContext, event
 
-# What waits for the connection's next statement.
+
+@dataclass(slots=True)
+class Asked:
+    """A statement that is to give rows; None until it was brought along."""
+
+    statement: str
+    parameters: Mapping[str, Any]
+    rows: Sequence[Sequence[Any]] | None = None
+
+
+# What waits for the connection's next statement; what is asked goes behind what is brought.
 _WAITING = weakref.WeakKeyDictionary[Connection, str]()
+_ASKED = weakref.WeakKeyDictionary[Connection, Asked]()
 _LISTENED = weakref.WeakSet[Dialect]()
-# From a cursor and a statement with its parameters to the whole that brings the other along.
-Whole = Callable[[Any, str, Any, str], str | bytes]
+# From a cursor, a statement with its parameters, and what comes before it, to the whole.
+Whole = Callable[[Any, str, Any, Sequence[str]], str | bytes]
 
 
 def bring(connection: Connection, statement: str) -> bool:
@@ -24,16 +36,23 @@ def bring(connection: Connection, statement: str) -> bool:
 
     It gives nothing back, and has no parameters.
     """
-    dialect = connection.dialect
-    if _whole_of(dialect) is None:
+    if _whole_of(connection.dialect) is None:
         return False
-    if dialect not in _LISTENED:
-        event.listen(dialect, "do_execute", _send_both)
-        event.listen(dialect, "do_executemany", _send_before)
-        event.listen(dialect, "do_execute_no_params", _send_before)
-        _LISTENED.add(dialect)
+    _listen(connection.dialect)
     _WAITING[connection] = statement
     return True
+
+
+def ask(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> Asked | None:
+    """Has the connection's next statement bring this along, which gives rows and has parameters in
+    the driver's own style; None where that is not possible.
+    """
+    # Of several statements psycopg 2 gives the last one's rows alone.
+    if _whole_of(connection.dialect) is not _compound:
+        return None
+    _listen(connection.dialect)
+    _ASKED[connection] = asked = Asked(statement, parameters)
+    return asked
 
 
 def waits(connection: Connection) -> bool:
@@ -44,6 +63,15 @@ def waits(connection: Connection) -> bool:
 def forget(connection: Connection) -> None:
     """What waits, if anything, shall not be sent."""
     _WAITING.pop(connection, None)
+    _ASKED.pop(connection, None)
+
+
+def _listen(dialect: Dialect) -> None:
+    if dialect not in _LISTENED:
+        event.listen(dialect, "do_execute", _send_both)
+        event.listen(dialect, "do_executemany", _send_before)
+        event.listen(dialect, "do_execute_no_params", _send_before)
+        _LISTENED.add(dialect)
 
 
 def _send_both(
@@ -54,14 +82,21 @@ def _send_both(
 ) -> bool:
     """Where SQLAlchemy hands a statement to the driver; True where this has done it."""
     connection = context.root_connection
-    if connection not in _WAITING:
+    waiting, asked = _WAITING.get(connection), _ASKED.get(connection)
+    if waiting is None and asked is None:
         return False
     whole_of = _whole_of(connection.dialect)
     if whole_of is None or context.executemany or _is_on_server(cursor):
         return _send_before(cursor, statement, parameters, context)
-    whole = whole_of(cursor, statement, parameters, _WAITING[connection])
-    del _WAITING[connection]
+    before = [] if waiting is None else [waiting]
+    if asked is not None:
+        before.append(cursor.mogrify(asked.statement, asked.parameters))
+    whole = whole_of(cursor, statement, parameters, before)
+    forget(connection)
     cursor.execute(whole)
+    if asked is not None:
+        asked.rows = cursor.fetchall()
+        cursor.nextset()
     return True
 
 
@@ -72,8 +107,12 @@ def _send_before(
 ) -> bool:
     """Before a statement that nothing can be put in front of."""
     context: ExecutionContext = _parameters_and_context[-1]
-    if (waiting := _WAITING.pop(context.root_connection, None)) is not None:
-        context.root_connection.exec_driver_sql(waiting)
+    connection = context.root_connection
+    waiting, asked = _WAITING.pop(connection, None), _ASKED.pop(connection, None)
+    if waiting is not None:
+        connection.exec_driver_sql(waiting)
+    if asked is not None:
+        asked.rows = connection.exec_driver_sql(asked.statement, dict(asked.parameters)).all()
     return False
 
 
@@ -86,22 +125,23 @@ def _in_front(
     cursor: Any,  # noqa: ANN401
     statement: str,
     parameters: Any,  # noqa: ANN401
-    waiting: str,
+    before: Sequence[str],
 ) -> bytes:
     complete: bytes = cursor.mogrify(statement, parameters)
-    return f"{waiting}; ".encode() + complete
+    return "".join([f"{it}; " for it in before]).encode() + complete
 
 
 def _compound(
     cursor: Any,  # noqa: ANN401
     statement: str,
     parameters: Any,  # noqa: ANN401
-    waiting: str,
+    before: Sequence[str],
 ) -> str:
     complete: str = cursor.mogrify(statement, parameters)
+    whole = f"BEGIN NOT ATOMIC {'; '.join([*before, complete])}; END"
     # As PyMySQL will, only when it sends.
-    complete.encode(cursor.connection.encoding, "surrogateescape")
-    return f"BEGIN NOT ATOMIC {waiting}; {complete}; END"
+    whole.encode(cursor.connection.encoding, "surrogateescape")
+    return whole
 
 
 def _whole_of(dialect: Dialect) -> Whole | None:

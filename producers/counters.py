@@ -6,7 +6,7 @@ a relay that cannot see number n. Rows are written in sorted order, or two write
 aggregates would wait for each other.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -28,7 +28,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
-from metaledger.producers.tables import FORMAT_VERSION, counters, stream
+from metaledger.producers import along
+from metaledger.producers.tables import FORMAT_VERSION, counters, moment, stream
 from metaledger.producers.unnested import arrays, unnested
 from metaledger.schemas.errors import UsageError, VersionMismatch
 
@@ -104,6 +105,27 @@ def lock(connection: Connection, aggregates: Collection[str]) -> Mapping[str, Co
     It asks for no stream, so it costs half of `take`: where there is none, `take` says so.
     """
     return _by_aggregate(_upserted(connection, _LOCK, dict.fromkeys(aggregates, 0)))
+
+
+def locking(connection: Connection, aggregate: str) -> Callable[[], Mapping[str, Counter]]:
+    """As `lock`, of one; where it can be it is sent along with the connection's next statement,
+    behind which what is returned has to be called.
+    """
+    asked = None
+    if connection.dialect.insert_executemany_returning:
+        asked = along.ask(connection, _LOCK_IN_COMPOUND, {"aggregate": aggregate, "seq": 0})
+    if asked is None:
+        locked = lock(connection, [aggregate])
+        return lambda: locked
+
+    def answer() -> Mapping[str, Counter]:
+        # Nothing was sent that could bring it along.
+        if asked.rows is None:
+            return lock(connection, [aggregate])
+        ((name, epoch, seq, since),) = asked.rows
+        return {name: Counter(seq=seq, epoch=epoch, unrecorded_since=moment(since))}
+
+    return answer
 
 
 def read(connection: Connection, aggregates: Collection[str]) -> Mapping[str, Counter]:
@@ -297,6 +319,12 @@ _DIALECTS: dict[str, Any] = {
 }
 # An older epoch than any: the first number that is taken sets it.
 _LOCK = _upsert(_COUNTER, _NO_CHANGES, literal_column("0"))
+_LOCK_IN_COMPOUND = str(
+    _LOCK.of_many["mariadb"].compile(
+        dialect=mysql.dialect(paramstyle="pyformat"),
+        column_keys=["aggregate", "seq"],
+    )
+)
 _TAKE = _upsert(
     (*_COUNTER, _of_stream(stream.c.stream_id).label("stream_id")),
     _CHANGES,

@@ -41,6 +41,11 @@ def microseconds(time: datetime) -> int:
     return (time - _EPOCH) // _MICROSECOND
 
 
+def moment(microseconds: int | None) -> datetime | None:
+    """The time, in UTC, so many after 1970."""
+    return None if microseconds is None else _EPOCH + microseconds * _MICROSECOND
+
+
 class Microseconds(TypeDecorator[datetime]):
     """An aware time as microseconds since 1970."""
 
@@ -58,7 +63,7 @@ class Microseconds(TypeDecorator[datetime]):
         self, value: int | None, _dialect: Dialect
     ) -> datetime | None:
         """To an aware time in UTC."""
-        return None if value is None else _EPOCH + value * _MICROSECOND
+        return moment(value)
 
 
 class Exact(TypeDecorator[str]):

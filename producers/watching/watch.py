@@ -138,10 +138,15 @@ class Watcher:
             # Their before-images would fill the service's memory, for events that find no room.
             if len(gathered.met) + len(new) > self._outbox.settings.outbox_rows_max:
                 raise OutboxFull("a transaction changes more than outbox_rows_max aggregates")
-            counters = self._outbox.lock(connection, new)
-            # Of one that is being made and that was never heard of nothing can be there.
-            known = [it for it in new if not (target.registers and counters[it].is_new)]
-            reading = self._service.read(connection, known)
+            if len(new) == 1 and not target.registers:
+                locked = self._outbox.locking(connection, new[0])
+                reading = self._service.read(connection, new)
+                counters = locked()
+            else:
+                counters = self._outbox.lock(connection, new)
+                # Of one that is being made and that was never heard of nothing can be there.
+                known = [it for it in new if not (target.registers and counters[it].is_new)]
+                reading = self._service.read(connection, known)
             gathered.owners.update(reading.owners)
             touches = (
                 Touch(aggregate=it, counter=counters[it], before=reading.states.get(it))

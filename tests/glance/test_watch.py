@@ -517,7 +517,8 @@ def test_other_engines_and_tables_see_no_effect(tmp_path: Path) -> None:
 
 
 def fail_at_counters(_c: object, _cursor: object, words: str, *_rest: object) -> None:
-    if "INSERT INTO metaledger_counters" in words:
+    # On MariaDB the lock travels with the reading of the image, unseen.
+    if "INSERT INTO metaledger_counters" in words or "UNION ALL" in words:
         raise ArithmeticError
 
 

@@ -16,7 +16,7 @@ from metaledger.schemas.errors import OutboxFull, Unrecorded
 from metaledger.schemas.meta import Origin
 
 from ..servers.process import wait_until
-from .kit import MARIADB, POSTGRESQL, SQLITE, Service, changes, draft, on, told
+from .kit import MARIADB, POSTGRESQL, SQLITE, Service, changes, draft, numbers, on, told
 from .stories import Shop, failed_commit, lost_with_the_commit, noting, seen, still_open, together
 from .test_outbox import statements
 
@@ -596,6 +596,47 @@ def test_a_savepoint_is_no_round_trip_of_its_own(service: Service) -> None:
             raise Own
     assert [it.split()[0] for it in seen] == ["INSERT", "SELECT", "ROLLBACK", "RELEASE"]
     assert service.values() == [("a", "1")]
+
+
+def test_a_lock_is_there_behind_the_statement_that_follows_it(service: Service) -> None:
+    service.commit_change("a", "1")
+    with service.engine.begin() as connection:
+        with service.outbox.shield(connection, ["image:a"]):
+            answer = service.outbox.locking(connection, "image:a")
+            found = connection.execute(select(changes.c.value)).scalars().all()
+            locked = answer()
+        assert (found, locked["image:a"].seq) == (["1"], 1)
+        with service.outbox.shield(connection, ["image:b"]):
+            # Nothing was sent between them.
+            locked = service.outbox.locking(connection, "image:b")()
+        assert locked["image:b"].is_new
+        service.outbox.record(connection, [draft("a", "2"), draft("b", "1")])
+    assert numbers(service.waiting()) == [("image:a", 1, 1), ("image:a", 1, 2), ("image:b", 1, 1)]
+
+
+@on(MARIADB)
+def test_a_lock_is_no_round_trip_of_its_own(service: Service) -> None:
+    with service.engine.begin() as connection:
+        seen = statements(service.engine)
+        with service.outbox.shield(connection, ["image:a"]):
+            answer = service.outbox.locking(connection, "image:a")
+            connection.execute(select(changes.c.value)).all()
+            answer()
+    assert [it.split()[0] for it in seen] == ["SELECT"]
+
+
+@on(MARIADB)
+def test_a_lock_that_has_to_wait_too_long_undoes_its_body_alone(service: Service) -> None:
+    with service.engine.begin() as holder:
+        service.outbox.lock(holder, ["image:a"])
+        with service.engine.begin() as connection:
+            connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = 0")
+            connection.execute(insert(changes), {"image": "a", "value": "1"})
+            with service.outbox.shield(connection, ["image:a"]):
+                service.outbox.locking(connection, "image:a")
+                connection.execute(select(changes.c.value)).all()
+    assert service.values() == [("a", "1")]
+    assert service.outbox.failures == 1
 
 
 @pytest.mark.parametrize("refused", ["a\0b", "\ud800"], ids=["NUL", "surrogate"])
