@@ -68,9 +68,10 @@ def forget(connection: Connection) -> None:
 
 def _listen(dialect: Dialect) -> None:
     if dialect not in _LISTENED:
-        event.listen(dialect, "do_execute", _send_both)
-        event.listen(dialect, "do_executemany", _send_before)
-        event.listen(dialect, "do_execute_no_params", _send_before)
+        # Before others, one of which may be the last that is asked.
+        event.listen(dialect, "do_execute", _send_both, insert=True)
+        event.listen(dialect, "do_executemany", _send_before, insert=True)
+        event.listen(dialect, "do_execute_no_params", _send_before, insert=True)
         _LISTENED.add(dialect)
 
 
@@ -138,7 +139,8 @@ def _compound(
     before: Sequence[str],
 ) -> str:
     complete: str = cursor.mogrify(statement, parameters)
-    whole = f"BEGIN NOT ATOMIC {'; '.join([*before, complete])}; END"
+    # It may end in a comment.
+    whole = f"BEGIN NOT ATOMIC {'; '.join([*before, complete])}\n; END"
     # As PyMySQL will, only when it sends.
     whole.encode(cursor.connection.encoding, "surrogateescape")
     return whole

@@ -34,6 +34,8 @@ _log = structlog.get_logger("metaledger.producers")
 _SAVEPOINT = "metaledger"
 # Of its own name, so that nobody rolls back to it who means another.
 _FIRST = "metaledger_first"
+# How many a transaction has had.
+_SAVEPOINTS = weakref.WeakKeyDictionary[Transaction, int]()
 # libpq's PQTRANS_INERROR.
 _IN_ERROR = 3
 _MYSQL = frozenset({"mysql", "mariadb"})
@@ -154,7 +156,7 @@ class Attempt:
 
     def release(self) -> None:
         """The body's last step, where the transaction goes on."""
-        # MariaDB puts the next one of the name in its place: a round trip less.
+        # They go with the transaction: a round trip less.
         if self.connection.dialect.name in _MYSQL:
             return
         if not self.aborted and not along.waits(self.connection):
@@ -166,6 +168,7 @@ def attempt(connection: Connection, *, name: str = _SAVEPOINT) -> Iterator[Attem
     """Runs the body in a savepoint. Raises, unchanged, only what could not be undone by it."""
     # What the service is handling right now hangs on each error of ours, and says nothing of it.
     handled = sys.exception()
+    name = _own_name(connection, name)
     body = Attempt(connection, name, aborted=not _set_savepoint(connection, name, handled))
     try:
         yield body
@@ -251,6 +254,18 @@ def _causes(error: BaseException, handled: BaseException | None) -> Iterator[Bas
             yield cause
             waiting += [cause.__cause__, cause.__context__]
             waiting += [getattr(cause, "orig", None), getattr(cause, "inner_exception", None)]
+
+
+def _own_name(connection: Connection, name: str) -> str:
+    """On MariaDB, which reads a compound statement whole before it runs any of it, a savepoint that
+    counts as sent may not be there: then no older one may have its name.
+    """
+    transaction = connection.get_transaction()
+    if connection.dialect.name not in _MYSQL or transaction is None:
+        return name
+    # Small numbers: a server keeps statistics of each form of a statement.
+    _SAVEPOINTS[transaction] = number = _SAVEPOINTS.get(transaction, 0) + 1
+    return f"{name}_{number}"
 
 
 def _set_savepoint(connection: Connection, name: str, handled: BaseException | None) -> bool:

@@ -186,7 +186,7 @@ class Outbox:
         if lent.missed:
             first = fitting[0]
             fitting = [replace(first, missed=first.missed + lent.missed), *fitting[1:]]
-        if not unrecorded and self._recorded_at_once(connection, fitting, held):
+        if not (unrecorded or claimed) and self._recorded_at_once(connection, fitting, held):
             return
         numbered = self._numbering.number(
             connection, fitting, unrecorded=unrecorded, claimed=claimed

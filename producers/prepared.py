@@ -20,7 +20,6 @@ from typing import Any
 
 from sqlalchemy import ClauseElement, Connection, CursorResult, TextClause, bindparam, text
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import DBAPIError
 
 _RUNS_BEFORE = 5
 _STATES = "metaledger.prepared"
@@ -67,11 +66,13 @@ class Prepared:
         """Runs it. Raises DBAPIError."""
         if not self._is_prepared(connection):
             return connection.execute(self._statement, parameters)
-        try:
-            return connection.execute(self._forms.execute, self._forms.constants | parameters)
-        except DBAPIError:
-            connection.info[_STATES][self._forms.name] = _State.NEVER
-            raise
+        # An error is whatever the service's own listeners make of it, and behind one of a lost
+        # connection there is no `info`.
+        states, name = connection.info[_STATES], self._forms.name
+        states[name] = _State.NEVER
+        result = connection.execute(self._forms.execute, self._forms.constants | parameters)
+        states[name] = _State.PREPARED
+        return result
 
     def _is_prepared(self, connection: Connection) -> bool:
         """Whether the connection's backend has it, which it is given where that is worth it."""

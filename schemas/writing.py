@@ -67,13 +67,21 @@ def write_boolean(value: bool) -> bytes:
     return _BOOLEANS[value]
 
 
-@lru_cache(_KEPT_MAX)
 def write_time(value: datetime) -> bytes:
-    """Microseconds since 1970, exact. A batch has one time for all of it."""
+    """Microseconds since 1970, exact."""
+    # Two times of another zone may be equal to Python, and an hour apart (PEP 495).
+    return _write_utc(value) if value.tzinfo is UTC else _write_time(value)
+
+
+def _write_time(value: datetime) -> bytes:
     if value.tzinfo is None:
         raise Unwritable(NAIVE_TIME)
     since = value - _EPOCH
     return _long((since.days * _DAY_S + since.seconds) * _SECOND_US + since.microseconds)
+
+
+# A batch has one time for all of it.
+_write_utc = lru_cache(_KEPT_MAX)(_write_time)
 
 
 def write_texts(texts: Sequence[str]) -> bytes:

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 from dataclasses import fields, is_dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import avro.io
@@ -250,6 +250,21 @@ def test_times_keep_their_microsecond_from_the_first_to_the_last() -> None:
         told = changed(occurred_at=at)
         encoded = SINGLE_OBJECT.encode(told)
         assert SINGLE_OBJECT.decode(encoded.value, encoded.sha256) == told
+
+
+class Autumn(tzinfo):
+    """The hour that a zone has twice when its summer ends (PEP 495)."""
+
+    def utcoffset(self, at: datetime | None) -> timedelta:
+        return timedelta(hours=1 if at is not None and at.fold else 2)
+
+
+def test_the_hour_that_comes_twice_is_two_hours() -> None:
+    first = datetime(2026, 10, 25, 2, 30, tzinfo=Autumn())
+    for at, hour in ((first, 0), (first.replace(fold=1), 1)):
+        encoded = SINGLE_OBJECT.encode(changed(occurred_at=at))
+        told = SINGLE_OBJECT.decode(encoded.value, encoded.sha256)
+        assert told.meta.occurred_at == datetime(2026, 10, 25, hour, 30, tzinfo=UTC)
 
 
 def test_the_file_of_schema_ids_is_read_back(tmp_path: Any) -> None:

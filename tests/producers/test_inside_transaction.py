@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from sqlalchemy import Engine, QueuePool, bindparam, event, insert, select, text, update
@@ -655,6 +655,25 @@ def test_a_statement_that_the_driver_refuses_takes_nothing_along(
             raise Own
         connection.execute(insert(changes), {"image": "c", "value": "1"})
     assert service.values() == [("a", "1"), ("b", "1"), ("c", "1")]
+
+
+@on(POSTGRESQL, MARIADB)
+def test_a_statement_that_cannot_be_read_undoes_nothing_older(service: Service) -> None:
+    with service.engine.begin() as connection:
+        for image in ("a", "b"):
+            connection.execute(insert(changes), {"image": image, "value": "1"})
+            with service.outbox.shield(connection, []):
+                connection.execute(text("SELECT 1"))
+    with suppress(DBAPIError), service.engine.begin() as connection:
+        for image in ("c", "d"):
+            connection.execute(insert(changes), {"image": image, "value": "1"})
+            with service.outbox.shield(connection, []):
+                connection.execute(text("SELECT 1 -- and a comment"))
+        connection.execute(insert(changes), {"image": "e", "value": "1"})
+        with service.outbox.shield(connection, []):
+            connection.execute(text("SELEC 1"))
+    # All of a transaction or nothing of it: what could not be undone fails it.
+    assert [image for image, _ in service.values()] in (["a", "b"], ["a", "b", "c", "d", "e"])
 
 
 @on(POSTGRESQL)

@@ -5,8 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import Connection, Engine, bindparam, create_engine, insert, make_url, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import (
+    Connection,
+    Engine,
+    bindparam,
+    create_engine,
+    event,
+    insert,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import OperationalError
 
 from metaledger.producers.outbox import Outbox
 from metaledger.producers.prepared import Prepared
@@ -84,9 +95,19 @@ def test_behind_a_pooler_nothing_is_kept(service: Service) -> None:
         assert kept(connection) == []
 
 
+class Foreign(Exception):
+    """As oslo.db's, which are none of SQLAlchemy's."""
+
+
+def raise_foreign(_context: ExceptionContext) -> None:
+    raise Foreign
+
+
 @on(POSTGRESQL)
 @pytest.mark.parametrize(
-    "disturbance", ["DEALLOCATE ALL", "ALTER TABLE changes ALTER COLUMN value TYPE text"]
+    "disturbance",
+    ["DEALLOCATE ALL", "ALTER TABLE changes ALTER COLUMN value TYPE text"],
+    ids=["deallocated", "migrated"],
 )
 def test_what_a_backend_lost_is_asked_without(service: Service, disturbance: str) -> None:
     service.commit_change("a", "1")
@@ -95,10 +116,25 @@ def test_what_a_backend_lost_is_asked_without(service: Service, disturbance: str
             value_of(connection, "a")
         connection.execute(text(disturbance))
         connection.commit()
-        with pytest.raises(DBAPIError):
+        event.listen(service.engine, "handle_error", raise_foreign)
+        with pytest.raises(Foreign):
             value_of(connection, "a")
+        event.remove(service.engine, "handle_error", raise_foreign)
         connection.rollback()
         assert value_of(connection, "a") == "1"
+
+
+@on(POSTGRESQL)
+def test_a_connection_that_is_lost_raises_what_its_driver_did(service: Service) -> None:
+    with service.engine.connect() as connection:
+        for _ in range(OFTEN):
+            OF_IMAGE.execute(connection, {"image": "a"})
+        connection.rollback()
+        with service.new_engine().begin() as other:
+            backend = connection.scalar(text("SELECT pg_backend_pid()"))
+            other.execute(text("SELECT pg_terminate_backend(:it, 10000)"), {"it": backend})
+        with pytest.raises(OperationalError):
+            value_of(connection, "a")
 
 
 def test_events_are_numbered_the_same_when_it_is_kept(service: Service) -> None:
