@@ -27,8 +27,9 @@ class Asked:
 _WAITING = weakref.WeakKeyDictionary[Connection, str]()
 _ASKED = weakref.WeakKeyDictionary[Connection, Asked]()
 _LISTENED = weakref.WeakSet[Dialect]()
-# From a cursor, a statement with its parameters, and what comes before it, to the whole.
-Whole = Callable[[Any, str, Any, Sequence[str]], str | bytes]
+# From a cursor, a statement as the cursor has written it out, and what comes before it, to the
+# whole.
+Whole = Callable[[Any, Any, Sequence[str]], str | bytes]
 
 
 def bring(connection: Connection, statement: str) -> bool:
@@ -92,7 +93,7 @@ def _send_both(
     before = [] if waiting is None else [waiting]
     if asked is not None:
         before.append(cursor.mogrify(asked.statement, asked.parameters))
-    whole = whole_of(cursor, statement, parameters, before)
+    whole = whole_of(cursor, cursor.mogrify(statement, parameters), before)
     forget(connection)
     cursor.execute(whole)
     if asked is not None:
@@ -122,23 +123,11 @@ def _is_on_server(cursor: Any) -> bool:  # noqa: ANN401
     return getattr(cursor, "name", None) is not None or type(cursor).__name__.startswith("SS")
 
 
-def _in_front(
-    cursor: Any,  # noqa: ANN401
-    statement: str,
-    parameters: Any,  # noqa: ANN401
-    before: Sequence[str],
-) -> bytes:
-    complete: bytes = cursor.mogrify(statement, parameters)
-    return "".join([f"{it}; " for it in before]).encode() + complete
+def _in_front(_cursor: object, complete: bytes, before: Sequence[str]) -> bytes:
+    return "; ".join([*before, ""]).encode() + complete
 
 
-def _compound(
-    cursor: Any,  # noqa: ANN401
-    statement: str,
-    parameters: Any,  # noqa: ANN401
-    before: Sequence[str],
-) -> str:
-    complete: str = cursor.mogrify(statement, parameters)
+def _compound(cursor: Any, complete: str, before: Sequence[str]) -> str:  # noqa: ANN401
     # It may end in a comment.
     whole = f"BEGIN NOT ATOMIC {'; '.join([*before, complete])}\n; END"
     # As PyMySQL will, only when it sends.
