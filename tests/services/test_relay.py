@@ -1,5 +1,6 @@
 """The relay between an outbox and an embedded ledger: no server at all."""
 
+import os
 import signal
 
 import pytest
@@ -45,6 +46,14 @@ def test_a_projector_may_be_there_first(metaledger, service, start):
     assert "projector.started" in projector.stderr.readline()
     start("relay", service)
     wait_for(lambda: metaledger("image", "show", SCENARIO_IMAGE).status == 0)
+
+
+@pytest.mark.usefixtures("service")
+def test_a_projector_that_follows_leaves_the_processor_to_services(start):
+    projector = start("project", "--follow")
+    assert "projector.started" in projector.stderr.readline()
+    ours, its = (os.getpriority(os.PRIO_PROCESS, process) for process in (0, projector.pid))
+    assert its > ours
 
 
 def test_metrics_are_written_where_the_settings_say(service, start, home):
