@@ -189,8 +189,15 @@ class Derivation:
         """What these instances ran, by the times at which their events happened, in order."""
         columns = instance_attribute_history.c
         began, ended = ledger_events.alias("began"), ledger_events.alias("ended")
+        seen_boot = (began.c.event_type == "InstanceBooted") & (began.c.origin == "OBSERVED")
         statement = (
-            select(columns.instance_uuid, columns.value, began.c.occurred_at, ended.c.occurred_at)
+            select(
+                columns.instance_uuid,
+                columns.value,
+                began.c.occurred_at,
+                ended.c.occurred_at,
+                seen_boot,
+            )
             .join(began, began.c.event_id == columns.set_by_event)
             .outerjoin(ended, ended.c.event_id == columns.ended_by_event)
             .where(
@@ -201,9 +208,10 @@ class Derivation:
             .order_by(began.c.occurred_at, columns.version)
         )
         found = defaultdict[str, list[Run]](list)
-        for instance_uuid, image_ref, since, until in self._connection.execute(statement):
-            run = Run(image_ref=possible_id(image_ref), since=since, until=until)
-            found[instance_uuid].append(run)
+        for instance_uuid, image_ref, since, until, is_boot in self._connection.execute(statement):
+            found[instance_uuid].append(
+                Run(image_ref=possible_id(image_ref), since=since, until=until, is_boot=is_boot)
+            )
         return found
 
     def booted(self, instance_uuids: Collection[str]) -> set[str]:

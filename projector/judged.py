@@ -36,14 +36,15 @@ class Subjects:
     def instances(self, instance_uuids: Sequence[str]) -> list[Instance]:
         """These instances as they stand, those that are known."""
         statement = select(
-            instances.c.instance_uuid, instances.c.booted_at, instances.c.deleted_at
+            instances.c.instance_uuid, instances.c.boot_told_at, instances.c.deleted_at
         ).where(self._bulk.among(instances.c.instance_uuid, instance_uuids))
         found = self._connection.execute(statement).all()
         live = [row.instance_uuid for row in found if row.deleted_at is None]
         bases = self._live(instance_metadata_history, BASE, live)
         running = self._live(instance_attribute_history, "image_ref", live)
         ancestors = self._ancestors({told.value for told in running.values()})
-        first = self._first_events([row.instance_uuid for row in found if row.booted_at is None])
+        untold = [row.instance_uuid for row in found if row.boot_told_at is None]
+        first = self._first_events(untold)
         return [
             Instance(
                 instance_uuid=uuid,

@@ -58,8 +58,8 @@ class Told:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """What is judged of an instance. `base` is what its service stored as its base image, and
-    `ancestors` are those of the image that it runs. `first_event_id` is of one that nobody saw
-    boot; None: somebody did.
+    `ancestors` are those of the image that it runs. `first_event_id` is of one of whose boot nobody
+    told, seen or not; None: somebody did.
     """
 
     instance_uuid: str

@@ -7,7 +7,10 @@ to the parent, else to what is declared. Decided here, where the contract leaves
 - Of several SnapshotTaken of one image the first one counts. An image whose upload names an
   instance, and that nobody told to be taken, was taken when it was registered, else uploaded.
 - Where the image that ran is not told, it is what the instance ran then, by the times at which its
-  events happened; where the ledger knows of none so early, the first one that it knows of.
+  events happened. Before all that the ledger knows of it, it ran what somebody saw it boot with; of
+  an instance that was there before the ledger, nothing is known of that time.
+- What nobody saw happen (IMPORTED, RECONCILED) has no time: it says of which instance a snapshot
+  is, and not what that ran then.
 - A path ends where it would come to an image a second time, and at DEPTH_MAX.
 - What an id cannot be is none: an empty text, or one of more than ID_CHARS_MAX characters. A
   property is whatever a user wrote.
@@ -15,20 +18,23 @@ to the parent, else to what is declared. Decided here, where the contract leaves
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 # Far beyond a snapshot of a snapshot a night; a hostile chain costs a row for each two images.
 DEPTH_MAX = 1_000
 # What the services' own columns hold, and an index of any database takes.
 ID_CHARS_MAX = 255
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """A SnapshotTaken; `image_ref` is None where it did not say what ran."""
+    """A SnapshotTaken; `image_ref` is None where it did not say what ran, `occurred_at` where
+    nobody saw it.
+    """
 
     event_id: str
-    occurred_at: datetime
+    occurred_at: datetime | None
     instance_uuid: str
     image_ref: str | None
     purpose: str
@@ -36,10 +42,12 @@ class Taken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """The last upload of a snapshot's data; `begun_at` is the image's registration, if known."""
+    """The last upload of a snapshot's data, `occurred_at` None where nobody saw it; `begun_at` is
+    the image's registration, if known.
+    """
 
     event_id: str
-    occurred_at: datetime
+    occurred_at: datetime | None
     instance_uuid: str | None
     begun_at: datetime | None
 
@@ -55,24 +63,25 @@ class Declared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """An image that an instance ran; `until` None: it does."""
+    """An image that an instance ran; `until` None: it does. `is_boot`: somebody saw it boot so."""
 
     image_ref: str | None
     since: datetime
     until: datetime | None
+    is_boot: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """An image that is a snapshot, as far as events say of what; `event_id` is the one that does.
-    `purpose` None: only its upload is known.
+    `purpose` None: only its upload is known; `taken_at` None: nobody saw it taken or uploaded.
     """
 
     event_id: str
     instance_uuid: str
     parent_image_id: str | None
     purpose: str | None
-    taken_at: datetime
+    taken_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +142,7 @@ def snapshot_of(
     taken: Sequence[Taken], upload: Upload | None, runs: Callable[[str], Sequence[Run]]
 ) -> Snapshot | None:
     """The snapshot that the events tell of. `runs` are an instance's, the earliest first."""
-    first = min(taken, key=lambda one: (one.occurred_at, one.event_id), default=None)
+    first = min(taken, key=_seen_first, default=None)
     if first is not None:
         parent = first.image_ref
         if parent is None:
@@ -147,7 +156,7 @@ def snapshot_of(
         )
     if upload is None or upload.instance_uuid is None:
         return None
-    at = upload.begun_at or upload.occurred_at
+    at = upload.occurred_at and (upload.begun_at or upload.occurred_at)
     return Snapshot(
         event_id=upload.event_id,
         instance_uuid=upload.instance_uuid,
@@ -157,11 +166,17 @@ def snapshot_of(
     )
 
 
-def running_at(runs: Sequence[Run], at: datetime) -> str | None:
-    """The image that ran then; where nothing is known so early, the first that is."""
+def _seen_first(one: Taken) -> tuple[datetime, str]:
+    return (one.occurred_at or _NEVER, one.event_id)
+
+
+def running_at(runs: Sequence[Run], at: datetime | None) -> str | None:
+    """The image that ran then; where nothing is known so early, the one that it booted with."""
+    if at is None:
+        return None
     before = [run for run in runs if run.since <= at]
     if not before:
-        return runs[0].image_ref if runs else None
+        return runs[0].image_ref if runs and runs[0].is_boot else None
     last = before[-1]
     return last.image_ref if last.until is None or at < last.until else None
 

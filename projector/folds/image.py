@@ -10,6 +10,8 @@ touched. Decided here, where the contract leaves it open:
 - A deletion ends properties and attributes; the row of `images` keeps what was last known.
 - A registration or an update of a deleted image brings it back: it can be deleted again.
 - What a second registration replaces or leaves out ended unseen.
+- An upload that nobody saw (IMPORTED, RECONCILED) has no time. It says of which instance a snapshot
+  is, where no upload did.
 - `history_gap` is raised by OBSERVED events: the others are there to mend one.
 - `details`: `reasons` of a history_gap (`never_registered`, `registered_again`, `was_deleted`,
   `before_differs`), `expected` and `found` of it and of a semantics_divergence (the keys that
@@ -39,7 +41,7 @@ from metaledger.projector.folds.step import (
     anomaly,
     mark,
     origin_of,
-    told_at,
+    seen_at,
 )
 from metaledger.schemas.errors import Unfoldable
 from metaledger.schemas.image import (
@@ -119,13 +121,18 @@ class _Turn:
         self.attributes = Edit("image_attribute_history", owner, self.was.attributes, fact)
         self.anomalies: list[Put] = []
 
+    @property
+    def was_seen(self) -> bool:
+        """Whether anybody saw it happen."""
+        return self.origin is Origin.OBSERVED
+
     def found(self, kind: str, severity: str, details: Mapping[str, Any]) -> None:
         """Raises an anomaly."""
         self.anomalies.append(anomaly(self.fact, kind, severity, details))
 
     def missed(self, reasons: Sequence[str], gap: Difference | None) -> None:
         """Raises the event's history_gap, one for all reasons, if there is any."""
-        if reasons and self.origin is Origin.OBSERVED:
+        if reasons and self.was_seen:
             self.found("history_gap", "warning", {"reasons": list(reasons), **_shown(gap)})
 
     def still_altered(self, named: Sequence[str]) -> tuple[str, ...]:
@@ -155,15 +162,15 @@ class _Turn:
     def _lineage(self, state: ImageState) -> Sequence[Put]:
         """The upload of a snapshot; and the mark, where the event said anything of its lineage."""
         data = self.fact.event.data
-        if isinstance(data, SnapshotUploaded):
+        was_uploaded = self.was.snapshot_uploaded
+        if isinstance(data, SnapshotUploaded) and (self.was_seen or not was_uploaded):
             upload = {
                 "image_id": self.image_id,
                 "instance_uuid": data.instance_uuid,
-                "occurred_at": told_at(self.fact),
+                "occurred_at": seen_at(self.fact),
                 "event_id": self.fact.event.meta.event_id,
             }
-            is_new = not self.was.snapshot_uploaded
-            row = Put("snapshot_uploads", upload, is_new=is_new)
+            row = Put("snapshot_uploads", upload, is_new=not was_uploaded)
             return (row, mark(self.fact, data.aggregate))
         before, now = self.was.properties.live, state.properties.live
         # A snapshot of which only the upload is known was taken when it was registered.
@@ -216,7 +223,7 @@ def _changed(turn: _Turn, data: ChangeEvent) -> Step[ImageState]:
         turn.attributes.overlay(told, via="unseen", replaced="unseen")
     else:
         turn.attributes.overlay(told, via="merge", replaced="overwritten")
-    uploaded = not isinstance(data, ImageUpdated)
+    uploaded = turn.was_seen and not isinstance(data, ImageUpdated)
     return turn.step(
         ImageState(
             properties=turn.properties.history,

@@ -11,16 +11,17 @@ open, as for images:
 - A null of a boot tells nothing. A boot that comes late is the first; a second one raises
   history_gap, and what it replaces or leaves out ended unseen. One that nobody observed (IMPORTED,
   RECONCILED) is the boot of an instance of which no boot, rebuild or deletion is known; of any
-  other it changes nothing, for it would overrule what was observed.
+  other it changes nothing, for it would overrule what was observed. `boot_told_at` says since when
+  a boot is known, of either kind; `booted_at` when somebody saw one.
 - An event of a deleted instance from its database is applied, brings it back and raises
   history_gap; a second deletion changes nothing. The row of `instances` keeps what was last known.
 - `before`, `previous_image_ref` and the place that a relocation leaves say what was there: where
   the ledger knew otherwise, that ended unseen, and it raises history_gap. Where it knew nothing yet
-  (nobody saw the instance boot), it raises none.
+  (nobody told of the instance's boot), it raises none.
 - A rebuild can be rolled back until the next rebuild, boot or deletion. One that puts back another
   image than was there raises semantics_divergence, and is right. Where the rebuild is not known
   (there is none, or both name a request and the two differ) what is authoritative stays, the image
-  is the one that was put back, and an instance that was seen to boot raises history_gap.
+  is the one that was put back, and an instance whose boot is known raises history_gap.
 - Requests are compared as they are told: a rebuild and a save that both name none are of one.
 - `boot_metadata_overwritten` is raised where a save changes the stored value of an authoritative
   key to another than the authoritative one; again, when it changes again.
@@ -58,7 +59,7 @@ from metaledger.projector.folds.step import (
     anomaly,
     mark,
     origin_of,
-    told_at,
+    seen_at,
 )
 from metaledger.schemas.disk import DiskEvent
 from metaledger.schemas.errors import Unfoldable
@@ -123,17 +124,18 @@ INSTANCE_PROJECTION = Projection(
 
 def _booted(turn: Turn, data: InstanceBooted) -> Step[InstanceState]:
     was = turn.was
-    landmarks = (was.booted_at, was.authoritative_by, was.rebuild, was.deleted_at)
-    if turn.origin is not Origin.OBSERVED and any(known is not None for known in landmarks):
+    landmarks = (was.boot_told_at, was.authoritative_by, was.rebuild, was.deleted_at)
+    was_seen = turn.origin is Origin.OBSERVED
+    if not was_seen and any(known is not None for known in landmarks):
         return Step(was, ())
     reasons = turn.revived()
     gap = None
-    if was.booted_at is not None:
+    if was.boot_told_at is not None:
         reasons.append("booted_again")
         gap = difference(turn.metadata.values, data.system_metadata)
     turn.missed(reasons, gap)
     if was.deleted_at is not None:
-        was = replace(was, image_ref=None, flavor=None, booted_at=None)
+        was = replace(was, image_ref=None, flavor=None, booted_at=None, boot_told_at=None)
     image_ref = was.image_ref if data.image_ref is None else data.image_ref
     flavor = was.flavor if data.flavor is None else data.flavor
     told = {"image_ref": data.image_ref, "flavor": data.flavor}
@@ -155,7 +157,8 @@ def _booted(turn: Turn, data: InstanceBooted) -> Step[InstanceState]:
         authoritative_by=turn.event_id,
         metadata_known=True,
         rebuild=None,
-        booted_at=was.booted_at or turn.fact.at,
+        booted_at=was.booted_at or (turn.fact.at if was_seen else None),
+        boot_told_at=was.boot_told_at or turn.fact.at,
         deleted_at=None,
     )
 
@@ -172,7 +175,7 @@ def _snapshot_taken(turn: Turn, data: SnapshotTaken) -> Step[InstanceState]:
         "instance_uuid": data.instance_uuid,
         "image_ref": data.image_ref,
         "purpose": data.purpose.value,
-        "occurred_at": told_at(turn.fact),
+        "occurred_at": seen_at(turn.fact),
     }
     step = turn.step()
     taken = Put("snapshots_taken", row, is_new=True)
@@ -198,7 +201,7 @@ def _relocated(turn: Turn, data: InstanceRelocated) -> Step[InstanceState]:
     if left.is_known:
         turn.stays.move(left, "UNSEEN")
         differs = left.contradicts(known) or not known.is_known
-        if differs and turn.was.booted_at is not None:
+        if differs and turn.was.boot_told_at is not None:
             reasons.append("place_differs")
             gap = difference(known.told(), left.told())
     turn.missed(reasons, gap)

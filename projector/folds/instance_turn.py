@@ -53,6 +53,7 @@ class InstanceState(Struct, frozen=True, array_like=True, kw_only=True):
     metadata_known: bool = False
     rebuild: Rebuild | None = None
     booted_at: datetime | None = None
+    boot_told_at: datetime | None = None
     deleted_at: datetime | None = None
 
 
@@ -185,7 +186,8 @@ BASE = "image_base_image_ref"
 def _judged(state: InstanceState) -> tuple[object, ...]:
     """What of an instance is judged with what is known of images."""
     base, image = state.metadata.live.get(BASE), state.attributes.live.get("image_ref")
-    return (state.is_told, state.booted_at, state.deleted_at, base, image)
+    booted = (state.booted_at, state.boot_told_at)
+    return (state.is_told, *booted, state.deleted_at, base, image)
 
 
 def shown(gap: Difference | None) -> dict[str, Any]:
@@ -206,6 +208,7 @@ def _row(instance_uuid: str, state: InstanceState) -> Row:
         "flavor": state.flavor,
         "hypervisor_id": state.hypervisor_id,
         "booted_at": state.booted_at,
+        "boot_told_at": state.boot_told_at,
         "rescue_image_ref": rescue.value if rescue and is_there else None,
         "deleted_at": state.deleted_at,
         "authoritative_by_event": state.authoritative_by,

@@ -92,7 +92,7 @@ def rolled_back(turn: Turn, data: InstanceRebuildRolledBack) -> Step[InstanceSta
         turn.become(turn.authoritative, before.authoritative, via="rolled_back")
         _find_divergence(turn, before.image_ref, image_ref)
         image_ref = before.image_ref if image_ref is None else image_ref
-    elif was.booted_at is not None:
+    elif was.boot_told_at is not None:
         reasons.append("never_rebuilt")
     turn.missed(reasons, None)
     if image_ref is not None or before is not None:
@@ -129,7 +129,7 @@ def _catch_up_image(turn: Turn, previous: str | None, reasons: list[str]) -> Dif
     if previous is None or previous == known:
         return None
     turn.attributes.overlay({"image_ref": previous}, via="unseen", replaced="unseen")
-    if known is None and turn.was.booted_at is None:
+    if known is None and turn.was.boot_told_at is None:
         return None
     reasons.append("image_ref_differs")
     return Difference({"image_ref": known}, {"image_ref": previous})

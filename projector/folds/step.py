@@ -79,6 +79,11 @@ def told_at(fact: Fact) -> datetime:
     return min(fact.event.meta.occurred_at, fact.at)
 
 
+def seen_at(fact: Fact) -> datetime | None:
+    """As `told_at`; None where nobody saw it: the event's time is only when it was found."""
+    return told_at(fact) if origin_of(fact) is Origin.OBSERVED else None
+
+
 def mark(fact: Fact, aggregate: str) -> Put:
     """What takes more than one aggregate is to be derived and judged anew for this one."""
     kind, _, aggregate_id = aggregate.partition(":")

@@ -33,6 +33,12 @@ instances = Table(
     Column("flavor", Text, comment="Its flavor, as last known."),
     Column("hypervisor_id", Text, comment="The hypervisor that it is on, as last known."),
     Column("booted_at", UtcTime, comment="When it was created; null: nobody saw it."),
+    Column(
+        "boot_told_at",
+        UtcTime,
+        comment="Since when its boot is known: as booted_at, or, where nobody saw it boot, when it "
+        "was met or imported as it was then; null: nobody told of any boot.",
+    ),
     Column("rescue_image_ref", Text, comment="What it runs meanwhile; null: not rescued."),
     Column("deleted_at", UtcTime, comment="When it was deleted, as its service said; null: live."),
     Column(

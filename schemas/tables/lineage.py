@@ -36,7 +36,7 @@ snapshots_taken = Table(
     Column("instance_uuid", Text, nullable=False, comment=_INSTANCE),
     Column("image_ref", Text, comment="The image that the instance ran; null: not told."),
     Column("purpose", Text, nullable=False, comment="SNAPSHOT, BACKUP or SHELVE."),
-    Column("occurred_at", UtcTime, nullable=False, comment="When it was taken."),
+    Column("occurred_at", UtcTime, comment="When it was taken; null: nobody saw it."),
     Index(None, "image_id"),
     comment="Every snapshot that an instance's service told of.",
 )
@@ -46,8 +46,8 @@ snapshot_uploads = Table(
     METADATA,
     Column("image_id", Text, primary_key=True, comment="The snapshot's image."),
     Column("instance_uuid", Text, comment="The instance, as the image told; null: not told."),
-    Column("occurred_at", UtcTime, nullable=False, comment="When its data was last uploaded."),
-    Column("event_id", Text, nullable=False, comment="The last SnapshotUploaded."),
+    Column("occurred_at", UtcTime, comment="When its data was last uploaded; null: nobody saw it."),
+    Column("event_id", Text, nullable=False, comment="The SnapshotUploaded that counts."),
     comment="The snapshots whose data was uploaded.",
 )
 
@@ -69,8 +69,8 @@ snapshots = Table(
     Column(
         "taken_at",
         UtcTime,
-        nullable=False,
-        comment="When it was taken; where only its upload is known, when that was.",
+        comment="When it was taken; where only its upload is known, when it was registered, else "
+        "uploaded; null: nobody saw any of it.",
     ),
     # What was taken of an instance.
     Index(None, "instance_uuid"),

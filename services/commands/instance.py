@@ -133,7 +133,7 @@ def _metadata(connection: Connection, row: Row, at: datetime | None) -> Document
     )
     rescue_image = None if _is_deleted(row, moment) else attributes.get("rescue_image_ref")
     stored = queries.instance.stored_as_of(connection, instance_uuid, moment)
-    booted = row["booted_at"] is not None and row["booted_at"] <= moment
+    booted = row["boot_told_at"] is not None and row["boot_told_at"] <= moment
     is_known = row["authoritative_by_event"] is not None if at is None else bool(told) or booted
     compared = _compared(
         told,

@@ -18,6 +18,7 @@ _TIMES = (
     "registered_at",
     "data_uploaded_at",
     "booted_at",
+    "boot_told_at",
     "deleted_at",
     "removed_at",
     "taken_at",

@@ -8,7 +8,7 @@ from metaledger.services.queries.form import Row, query, rows
 
 _INSTANCE = query("""
     SELECT i.instance_uuid, i.image_ref, i.flavor, i.hypervisor_id, l.host, i.booted_at,
-           i.rescue_image_ref, i.deleted_at, i.authoritative_by_event
+           i.boot_told_at, i.rescue_image_ref, i.deleted_at, i.authoritative_by_event
       FROM instances i
       LEFT JOIN instance_locations l ON l.instance_uuid = i.instance_uuid AND l.valid_to IS NULL
      WHERE i.instance_uuid = :instance_uuid""")

@@ -115,11 +115,12 @@ class Model:
         else:
             self.update(image, event["type"], data, known)
         image["last_event_id"] = self.event_id
-        if event["type"] == "SnapshotUploaded":
+        seen = self.origin == "OBSERVED"
+        if event["type"] == "SnapshotUploaded" and (seen or self.image_id not in self.uploads):
             self.uploads[self.image_id] = {
                 "image_id": self.image_id,
                 "instance_uuid": data["instance_uuid"],
-                "occurred_at": min(self.meta["occurred_at"], at),
+                "occurred_at": min(self.meta["occurred_at"], at) if seen else None,
                 "event_id": self.event_id,
             }
 
@@ -237,7 +238,8 @@ class Model:
             if data["tags"] is not None:
                 told["tags"] = tags_text(data["tags"])
         else:
-            image["data_uploaded_at"] = self.at
+            if self.origin == "OBSERVED":
+                image["data_uploaded_at"] = self.at
             told = {name: text(data[name]) for name in UPLOADED if data[name] is not None}
         if self.origin == "RECONCILED":
             self.set_attributes(image, told, "unseen", "unseen")

@@ -58,6 +58,7 @@ class Model:
                 "flavor": None,
                 "hypervisor_id": None,
                 "booted_at": None,
+                "boot_told_at": None,
                 "deleted_at": None,
                 "authoritative_by_event": None,
                 "metadata_known": False,
@@ -92,7 +93,9 @@ class Model:
                 "instance_uuid": self.uuid,
                 "image_ref": data["image_ref"],
                 "purpose": data["purpose"],
-                "occurred_at": min(self.meta["occurred_at"], self.at),
+                "occurred_at": (
+                    min(self.meta["occurred_at"], self.at) if self.origin == "OBSERVED" else None
+                ),
             }
         )
 
@@ -159,14 +162,15 @@ class Model:
 
     def booted(self, data):
         held = self.live(METADATA)
-        known = ("booted_at", "deleted_at", "authoritative_by_event", "before_rebuild")
+        known = ("boot_told_at", "deleted_at", "authoritative_by_event", "before_rebuild")
         if self.origin != "OBSERVED" and any(self.instance[name] is not None for name in known):
             return
-        seen = self.instance["booted_at"] is not None
+        told = self.instance["boot_told_at"] is not None
         if self.instance["deleted_at"] is not None:
-            self.instance.update(image_ref=None, flavor=None, booted_at=None)
+            cleared = ("image_ref", "flavor", "booted_at", "boot_told_at")
+            self.instance.update(dict.fromkeys(cleared))
         self.revive()
-        if seen:
+        if told:
             self.reasons.append("booted_again")
             self.differ(held, data["system_metadata"])
         self.raise_gap()
@@ -184,8 +188,13 @@ class Model:
         self.instance["authoritative_by_event"] = self.event_id
         self.instance["metadata_known"] = True
         self.instance["before_rebuild"] = None
-        if self.instance["booted_at"] is None:
-            self.instance["booted_at"] = self.at
+        self.remember("boot_told_at")
+        if self.origin == "OBSERVED":
+            self.remember("booted_at")
+
+    def remember(self, name):
+        if self.instance[name] is None:
+            self.instance[name] = self.at
 
     def saved(self, data):
         self.revive()
@@ -236,7 +245,7 @@ class Model:
         running = self.live(ATTRIBUTES, "attribute").get("image_ref")
         previous = data["previous_image_ref"]
         if previous is not None and previous != running:
-            if running is not None or self.instance["booted_at"] is not None:
+            if running is not None or self.instance["boot_told_at"] is not None:
                 self.reasons.append("image_ref_differs")
                 self.expected["image_ref"] = running
                 self.found["image_ref"] = previous
@@ -276,7 +285,7 @@ class Model:
             rebuild = None
         put_back = data["image_ref"]
         if rebuild is None:
-            if self.instance["booted_at"] is not None:
+            if self.instance["boot_told_at"] is not None:
                 self.reasons.append("never_rebuilt")
             self.raise_gap()
         else:
@@ -342,7 +351,7 @@ class Model:
         left = (data["from_hypervisor_id"], data["from_host"])
         here = self.place()
         if left != (None, None) and (here is None or other(left, here)):
-            if self.instance["booted_at"] is not None:
+            if self.instance["boot_told_at"] is not None:
                 self.reasons.append("place_differs")
                 self.differ(named(here or (None, None)), named(left))
             self.move(left, "UNSEEN")

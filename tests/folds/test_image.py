@@ -390,6 +390,25 @@ def test_a_property_makes_a_snapshot(story: Story, change: PropertyChange) -> No
     assert story.image["image_type"] == "snapshot"
 
 
+@pytest.mark.parametrize("origin", [Origin.IMPORTED, Origin.RECONCILED])
+def test_an_upload_that_nobody_saw_has_no_time_and_overrules_none(
+    story: Story, origin: Origin
+) -> None:
+    change = PropertyChange(mode=Mode.MERGE)
+    upload = SnapshotUploaded(
+        image_id=IMAGE, instance_uuid="u", size=1, status="active", change=change
+    )
+    story.tell(upload, origin)
+    assert story.image["data_uploaded_at"] is None
+    assert [row["occurred_at"] for row in story.folding.tables.rows("snapshot_uploads")] == [None]
+    seen = story.tell(upload)
+    told = story.folding.tables.rows("snapshot_uploads")
+    assert (told[0]["event_id"], told[0]["occurred_at"]) == (seen, START + timedelta(minutes=1))
+    story.tell(upload, origin)
+    assert story.folding.tables.rows("snapshot_uploads") == told
+    assert story.image["data_uploaded_at"] == START + timedelta(minutes=1)
+
+
 def test_an_upload_makes_a_snapshot(story: Story) -> None:
     change = PropertyChange(mode=Mode.MERGE)
     story.tell(SnapshotUploaded(image_id=IMAGE, size=1, status="active", change=change))

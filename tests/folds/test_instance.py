@@ -147,6 +147,7 @@ def test_a_boot_tells_image_metadata_and_place(story: Story) -> None:
         "flavor": "m1",
         "hypervisor_id": "hv-1",
         "booted_at": START,
+        "boot_told_at": START,
         "rescue_image_ref": None,
         "deleted_at": None,
         "authoritative_by_event": boot,
@@ -320,7 +321,27 @@ def test_the_boot_of_an_instance_that_nobody_saw_boot_may_be_found_later(
     assert story.live() == BOOTED
     assert story.live("authoritative") == {BASE: "i-1", "image_bus": "virtio"}
     assert story.instance["authoritative_by_event"] == boot
-    assert story.instance["booted_at"] is not None
+    assert story.instance["booted_at"] is None
+    assert story.instance["boot_told_at"] == START + timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("origin", [Origin.IMPORTED, Origin.RECONCILED])
+def test_an_instance_from_before_is_known_as_one_that_was_seen_to_boot(
+    story: Story, origin: Origin
+) -> None:
+    """What then differs from it is a gap, but for the time of its boot."""
+    story.booted(origin, hypervisor_id="hv-1", host="a")
+    assert story.instance["booted_at"] is None
+    told = {
+        "place_differs": story.relocated(from_host="b", to_host="c"),
+        "never_rebuilt": story.rolled_back(image_ref="i-1"),
+        "image_ref_differs": story.rebuilt("i-3", previous_image_ref="i-2"),
+        "booted_again": story.booted(),
+    }
+    for reason, event_id in told.items():
+        assert story.anomalies(event_id)["history_gap"][1]["reasons"] == [reason]
+    assert story.instance["boot_told_at"] == START
+    assert story.instance["booted_at"] == START + timedelta(minutes=4)
 
 
 # --- rebuilds
@@ -611,7 +632,7 @@ def test_an_id_that_boots_after_its_deletion_is_another_instance(story: Story) -
     story.booted(image_ref=None, system_metadata={})
     found = story.instance
     assert (found["image_ref"], found["flavor"], found["hypervisor_id"]) == (None, None, None)
-    assert found["booted_at"] == START + timedelta(minutes=2)
+    assert found["booted_at"] == found["boot_told_at"] == START + timedelta(minutes=2)
 
 
 # --- what cannot be understood

@@ -76,23 +76,25 @@ class Model:
         return max(found, key=lambda row: row["version"], default=None)
 
     def snapshot(self, image_id):
-        taken = self.rows("snapshots_taken", image_id=image_id)
-        taken.sort(key=lambda row: (row["occurred_at"], row["event_id"]))
+        taken = self.taken(image_id)
         if taken:
-            first, *_ = taken
+            first = taken[0]
+            at = self.told_at(first)
             parent = first["image_ref"]
             if parent is None:
-                parent = self.ran(first["instance_uuid"], first["occurred_at"])
+                parent = self.ran(first["instance_uuid"], at)
             return {
                 "instance_uuid": first["instance_uuid"],
                 "parent_image_id": parent,
                 "purpose": first["purpose"],
-                "taken_at": first["occurred_at"],
+                "taken_at": at,
             }
         for upload in self.rows("snapshot_uploads", image_id=image_id):
             if upload["instance_uuid"] is not None:
                 [image] = self.rows("images", image_id=image_id)
-                at = image["registered_at"] or upload["occurred_at"]
+                at = self.told_at(upload)
+                if at is not None and image["registered_at"] is not None:
+                    at = image["registered_at"]
                 return {
                     "instance_uuid": upload["instance_uuid"],
                     "parent_image_id": self.ran(upload["instance_uuid"], at),
@@ -101,13 +103,31 @@ class Model:
                 }
         return None
 
+    def taken(self, image_id):
+        """Those that somebody saw come first, in the order of their times."""
+        taken = self.rows("snapshots_taken", image_id=image_id)
+        seen = [row for row in taken if self.saw(row["event_id"])]
+        seen.sort(key=lambda row: (row["occurred_at"], row["event_id"]))
+        unseen = [row for row in taken if not self.saw(row["event_id"])]
+        return seen + sorted(unseen, key=lambda row: row["event_id"])
+
+    def saw(self, event_id):
+        """Whether somebody saw it happen; what was found in a database has no time of its own."""
+        return self.events[event_id]["origin"] == "OBSERVED"
+
+    def told_at(self, row):
+        return row["occurred_at"] if self.saw(row["event_id"]) else None
+
     def ran(self, instance_uuid, at):
+        if at is None:
+            return None
         found = [
             (
                 self.events[row["set_by_event"]]["occurred_at"],
                 row["version"],
                 row["value"],
                 row["ended_by_event"] and self.events[row["ended_by_event"]]["occurred_at"],
+                row["set_by_event"],
             )
             for row in self.rows(
                 "instance_attribute_history",
@@ -118,11 +138,14 @@ class Model:
         ]
         found.sort(key=lambda one: one[:2])
         running = None
-        for since, _, value, until in found:
+        for since, _, value, until, _ in found:
             if since <= at:
                 running = value if until is None or at < until else None
         if found and all(since > at for since, *_ in found):
-            running = found[0][2]
+            # Only who saw it boot knows that it ran nothing else before.
+            *_, event_id = found[0]
+            booted = self.events[event_id]["event_type"] == "InstanceBooted"
+            running = found[0][2] if booted and self.saw(event_id) else None
         return running
 
     def edge(self, image_id):
@@ -184,15 +207,15 @@ class Model:
     def edge_event(self, image_id):
         snapshot = self.snapshot(image_id)
         if snapshot and snapshot["parent_image_id"] is not None:
-            taken = self.rows("snapshots_taken", image_id=image_id)
-            taken.sort(key=lambda row: (row["occurred_at"], row["event_id"]))
-            return [*taken, *self.rows("snapshot_uploads", image_id=image_id)][0]["event_id"]
+            return [*self.taken(image_id), *self.rows("snapshot_uploads", image_id=image_id)][0][
+                "event_id"
+            ]
         return self.declared(image_id)["set_by_event"]
 
     def instances_judged(self):
         for instance in self.dump["instances"]:
             uuid = instance["instance_uuid"]
-            if instance["booted_at"] is None:
+            if instance["boot_told_at"] is None:
                 told = [
                     (row["occurred_at"], row["event_id"])
                     for row in self.rows(

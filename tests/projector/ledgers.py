@@ -21,7 +21,7 @@ from metaledger.schemas.log import (
     Positions,
 )
 from metaledger.schemas.log.embedded import EmbeddedLog, create_embedded_log
-from metaledger.schemas.meta import Context
+from metaledger.schemas.meta import Context, Origin
 
 from ..store.readmodels import store_of
 
@@ -52,6 +52,7 @@ def event(
     at: datetime | None = None,
     missed: int = 0,
     deployment_id: str = "default",
+    origin: Origin = Origin.OBSERVED,
 ) -> Event:
     """An event with the number `seq`; its id follows from aggregate, stream and number."""
     name = aggregate or data.aggregate
@@ -61,6 +62,7 @@ def event(
         aggregate=name,
         context=replace(CONTEXT, deployment_id=deployment_id),
         missed=missed,
+        origin=origin,
     )
     return recorded(
         draft,

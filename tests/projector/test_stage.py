@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -43,6 +44,7 @@ from metaledger.schemas.instance import (
     SnapshotTaken,
 )
 from metaledger.schemas.ledger import SourceProgressed
+from metaledger.schemas.meta import Origin
 from metaledger.schemas.tables import DERIVED
 
 from ..store.readmodels import Dump, Place, dump, empty, engine_of, kept_open, store_of
@@ -102,14 +104,16 @@ def moved(name: str, left: str, host: str) -> HypervisorHostChanged:
     return HypervisorHostChanged(hypervisor_id=name, from_host=left, to_host=host)
 
 
-def numbered(data: list[EventData]) -> list[Event]:
-    """The events in this order, a minute apart."""
+def numbered(told: Sequence[EventData | tuple[Origin, EventData]]) -> list[Event]:
+    """The events in this order, a minute apart; observed where nothing else is said."""
     counts = dict[str, int]()
     events = []
-    for minute, one in enumerate(data):
-        name = str(one.aggregate)
+    for minute, one in enumerate(told):
+        origin, data = one if isinstance(one, tuple) else (Origin.OBSERVED, one)
+        name = str(data.aggregate)
         counts[name] = counts.get(name, 0) + 1
-        events.append(event(one, counts[name], at=AT + timedelta(minutes=minute)))
+        at = AT + timedelta(minutes=minute)
+        events.append(event(data, counts[name], at=at, origin=origin))
     return events
 
 
@@ -152,7 +156,13 @@ def of_machines(chance: random.Random) -> EventData:
 def random_ledger(seed: int) -> list[Event]:
     chance = random.Random(seed)
     one = chance.choice([of_images, of_images, of_machines])
-    return numbered([one(chance) for _ in range(chance.randint(2, 24))])
+    return numbered([(origin(chance), one(chance)) for _ in range(chance.randint(2, 24))])
+
+
+def origin(chance: random.Random) -> Origin:
+    """Mostly observed."""
+    unseen = [Origin.IMPORTED, Origin.RECONCILED]
+    return chance.choice([*unseen, *[Origin.OBSERVED] * 4])
 
 
 # By chance alone: hypothesis, which looks for the simplest, tells of too few things at once.
@@ -226,10 +236,10 @@ def test_neither_splits_nor_the_order_of_aggregates_change_what_is_derived(
 @pytest.fixture
 def tell(url: str, ledger: Ledger):
     """Appends what is told and projects it; gives what was derived then."""
-    told = list[EventData]()
+    told = list[tuple[Origin, EventData]]()
 
-    def tell(*data: EventData) -> dict[str, Any]:
-        told.extend(data)
+    def tell(*data: EventData, origin: Origin = Origin.OBSERVED) -> dict[str, Any]:
+        told.extend((origin, one) for one in data)
         ledger.append(*numbered(told)[len(told) - len(data) :])
         ledger.project(url)
         return dump(url)
@@ -297,6 +307,78 @@ def test_what_ran_is_the_parent_whatever_the_image_declares(tell) -> None:
     [row] = found["derived_lineage"]
     assert (row["evidence"], row["base_image_ref"]) == ("contradicted", "base")
     assert standing(found) == [("base_image_ref_contradicted", "snap")]
+
+
+UNSEEN = [Origin.IMPORTED, Origin.RECONCILED]
+
+
+@pytest.mark.parametrize("instance_first", [True, False])
+@pytest.mark.parametrize("runs_now", ["snap", "other"])
+def test_what_an_instance_runs_now_is_no_parent_of_a_snapshot_from_before(
+    tell, runs_now: str, instance_first: bool
+) -> None:
+    """It was rebuilt since, from its own snapshot or from another image."""
+    base = "base" if runs_now == "snap" else runs_now
+    instance = [booted("u", runs_now, base), booted("gone", runs_now, base)]
+    instance += [InstanceDeleted(instance_uuid="gone", deleted_at=AT)]
+    image = [declaring(runs_now, None)] if runs_now == "other" else []
+    for name, uuid in (("snap", "u"), ("old", "gone"), ("purged", "u")):
+        image += [declaring(name, None if name == "purged" else "base"), uploaded(name, uuid)]
+    told = [*instance, *image] if instance_first else [*image, *instance]
+    found = tell(*told, origin=Origin.IMPORTED)
+    assert standing(found) == []
+    snapshots = [(row["image_id"], row["instance_uuid"]) for row in found["snapshots"]]
+    assert snapshots == [("old", "gone"), ("purged", "u"), ("snap", "u")]
+    assert {row["parent_image_id"] for row in found["snapshots"]} == {None}
+    assert {row["taken_at"] for row in found["snapshots"]} == {None}
+    evidence = {row["image_id"]: row["evidence"] for row in found["derived_lineage"]}
+    assert evidence == {"old": "declared", "purged": "none", "snap": "declared"}
+    assert path_of(found, "snap") == path_of(found, "old") == ["base"]
+
+
+@pytest.mark.parametrize("origin", [Origin.OBSERVED, *UNSEEN])
+def test_an_instance_ran_before_what_it_booted_with_if_that_was_seen(tell, origin: Origin) -> None:
+    tell(taken("snap", "u", None), declaring("other", None), uploaded("other", "u"))
+    found = tell(booted("u", "base"), origin=origin)
+    parent = "base" if origin is Origin.OBSERVED else None
+    assert [row["parent_image_id"] for row in found["snapshots"]] == [parent, parent]
+    assert None not in [row["taken_at"] for row in found["snapshots"]]
+    rebuilt = InstanceRebuilt(instance_uuid="u", previous_image_ref="base", image_ref="next")
+    found = tell(rebuilt, taken("later", "u", None))
+    assert [row["parent_image_id"] for row in found["snapshots"]] == ["next", parent, parent]
+
+
+def test_of_what_was_there_before_a_rebuild_nothing_else_is_known(tell) -> None:
+    rebuilt = InstanceRebuilt(instance_uuid="u", previous_image_ref="base", image_ref="next")
+    found = tell(taken("snap", "u", None), rebuilt)
+    assert [row["parent_image_id"] for row in found["snapshots"]] == [None]
+
+
+@pytest.mark.parametrize("origin", UNSEEN)
+def test_a_snapshot_that_was_seen_counts_before_one_that_was_found(tell, origin: Origin) -> None:
+    tell(booted("u", "base"))
+    found = tell(taken("snap", "u", None), origin=origin)
+    [row] = found["snapshots"]
+    assert (row["parent_image_id"], row["taken_at"]) == (None, None)
+    found = tell(taken("snap", "u", None))
+    [row] = found["snapshots"]
+    assert (row["parent_image_id"], row["taken_at"]) == ("base", AT + timedelta(minutes=2))
+
+
+@pytest.mark.parametrize("origin", UNSEEN)
+def test_an_instance_from_before_was_not_seen_to_boot_and_raises_nothing(
+    tell, origin: Origin
+) -> None:
+    found = tell(booted("u", "base"), origin=origin)
+    assert standing(found) == []
+    assert standing(tell(declaring("snap", None), uploaded("snap", "u"))) == []
+    assert standing(tell(InstanceDeleted(instance_uuid="u", deleted_at=AT))) == []
+
+
+@pytest.mark.parametrize("origin", UNSEEN)
+def test_a_boot_that_is_found_mends_that_nobody_told_of_one(tell, origin: Origin) -> None:
+    assert standing(tell(saved("u", "base"))) == [("instance_never_booted", "u")]
+    assert standing(tell(booted("u", "base"), origin=origin)) == []
 
 
 def test_a_rebuild_that_was_rolled_back_leaves_a_stale_base(tell) -> None:

@@ -39,6 +39,7 @@ def test_an_instance_is_shown_as_it_is(metaledger):
             "hypervisor_id": None,
             "host": None,
             "booted_at": "2015-05-01T09:00:00.000000Z",
+            "boot_told_at": "2015-05-01T09:00:00.000000Z",
             "rescue_image_ref": None,
             "deleted_at": None,
         },
@@ -204,6 +205,18 @@ def test_what_nobody_saw_boot_has_not_drifted(metaledger, home):
     assert not row[3]
     [one] = metaledger("--json", "instance", "metadata", "u-1").document["metadata"]
     assert one["drifted"] is False
+
+
+def test_what_an_instance_from_before_stores_has_drifted_when_it_changes(metaledger, home):
+    boot = line("InstanceBooted", 1, instance_uuid="u-1", meta={"origin": "IMPORTED"})
+    save = of("InstanceSystemMetadataSaved", 3, operation="o", after={"image_a": "1"})
+    metaledger("emit", file_of(home / "f.jsonl", boot, save))
+    metaledger("project")
+    shown = metaledger("--json", "instance", "show", "u-1").document["attributes"]
+    assert (shown["booted_at"], shown["boot_told_at"]) == (None, "2026-01-01T00:00:01.000000Z")
+    for as_of in ((), ("--as-of", "2026-01-01T00:00:03Z")):
+        told = metaledger("--json", "instance", "metadata", "u-1", *as_of).document["metadata"]
+        assert [(it["key"], it["drifted"]) for it in told] == [("image_a", True)]
 
 
 def test_view_and_command_agree_whatever_drifted(metaledger, home):
