@@ -1,4 +1,5 @@
-"""A database with Glance's tables and an outbox, the ledger that it feeds, and a naive comparison.
+"""A database with Glance's tables (or a Nova cell's) and an outbox, the ledger that it feeds, and a
+naive comparison.
 
 The tables are those that the hook reads, for each database made by SQLAlchemy; `tests/glance` has a
 real Glance's.
@@ -8,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ from metaledger.producers.glance.tables import IMAGES, LOCATIONS, PROPERTIES, TA
 from metaledger.producers.importing import Importer, OnProgress, Progress
 from metaledger.producers.live import LiveWriter
 from metaledger.producers.mending import Mender
+from metaledger.producers.nova.tables import (
+    COMPUTE_NODES,
+    INSTANCE_EXTRA,
+    INSTANCES,
+    SYSTEM_METADATA,
+)
 from metaledger.producers.outbox import Outbox
 from metaledger.producers.relay import Relay
 from metaledger.producers.settings import ProducerSettings, RelaySettings
@@ -279,3 +286,50 @@ def halting(engine: Engine, commits: int) -> Iterator[None]:
         yield
     finally:
         event.remove(engine, "commit", commit)
+
+
+CREATED = datetime(2026, 1, 1, 12, 0, 5, tzinfo=UTC)
+FLAVOR = '{"cur": {"nova_object.data": {"name": "m1.small", "flavorid": "1"}}, "old": null}'
+
+
+def put_instance(connection: Connection, number: int, **columns: Any) -> None:
+    """Instance `i-<number>` on the first compute node, with metadata and a flavor."""
+    uuid, deleted = f"i-{number}", columns.get("deleted", 0)
+    row = {
+        "id": number,
+        "uuid": uuid,
+        "image_ref": "image-a",
+        "host": "host-1",
+        "node": "node-1",
+        "compute_id": 1,
+        "vm_state": "active",
+        "hidden": False,
+        "created_at": CREATED.replace(tzinfo=None),
+        "deleted": 0,
+    }
+    connection.execute(insert(INSTANCES), row | columns)
+    stored = {
+        "image_base_image_ref": "image-a",
+        "image_min_disk": "1",
+        "password_0": "secret",
+        "owner_user_name": "alice",
+    }
+    for key, value in stored.items():
+        kept = {"instance_uuid": uuid, "key": key, "value": value, "deleted": deleted}
+        connection.execute(insert(SYSTEM_METADATA), kept)
+    extra = {"instance_uuid": uuid, "flavor": FLAVOR, "deleted": 0}
+    connection.execute(insert(INSTANCE_EXTRA), extra)
+
+
+def put_nodes(connection: Connection) -> None:
+    for number, kind in ((1, "QEMU"), (2, "ironic"), (3, "QEMU")):
+        row = {
+            "id": number,
+            "uuid": f"hv-{number}",
+            "host": f"host-{number}",
+            "hypervisor_hostname": f"node-{number}",
+            "hypervisor_type": kind,
+            "deleted": 3 if number == 3 else 0,
+            "deleted_at": None,
+        }
+        connection.execute(insert(COMPUTE_NODES), row)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, delete, insert, text, update
+from sqlalchemy import Connection, delete, text, update
 
 from metaledger.producers import counters
 from metaledger.producers.mending import Mender
@@ -31,55 +31,10 @@ from metaledger.schemas.instance import (
 from metaledger.services.reading import reading
 from metaledger.services.reconciling import ELSEWHERE, Reconciliation
 
-from .kit import Cloud
+from .kit import CREATED, Cloud, put_instance, put_nodes
 
 HYPERVISOR, INSTANCE = KINDS
-CREATED = datetime(2026, 1, 1, 12, 0, 5, tzinfo=UTC)
 GONE = datetime(2026, 2, 1, 12, 0, 5, tzinfo=UTC)
-FLAVOR = '{"cur": {"nova_object.data": {"name": "m1.small", "flavorid": "1"}}, "old": null}'
-
-
-def put_instance(connection: Connection, number: int, **columns: Any) -> None:
-    """Instance `i-<number>` on the first compute node, with metadata and a flavor."""
-    uuid, deleted = f"i-{number}", columns.get("deleted", 0)
-    row = {
-        "id": number,
-        "uuid": uuid,
-        "image_ref": "image-a",
-        "host": "host-1",
-        "node": "node-1",
-        "compute_id": 1,
-        "vm_state": "active",
-        "hidden": False,
-        "created_at": CREATED.replace(tzinfo=None),
-        "deleted": 0,
-    }
-    connection.execute(insert(INSTANCES), row | columns)
-    stored = {
-        "image_base_image_ref": "image-a",
-        "image_min_disk": "1",
-        "password_0": "secret",
-        "owner_user_name": "alice",
-    }
-    for key, value in stored.items():
-        kept = {"instance_uuid": uuid, "key": key, "value": value, "deleted": deleted}
-        connection.execute(insert(SYSTEM_METADATA), kept)
-    extra = {"instance_uuid": uuid, "flavor": FLAVOR, "deleted": 0}
-    connection.execute(insert(INSTANCE_EXTRA), extra)
-
-
-def put_nodes(connection: Connection) -> None:
-    for number, kind in ((1, "QEMU"), (2, "ironic"), (3, "QEMU")):
-        row = {
-            "id": number,
-            "uuid": f"hv-{number}",
-            "host": f"host-{number}",
-            "hypervisor_hostname": f"node-{number}",
-            "hypervisor_type": kind,
-            "deleted": 3 if number == 3 else 0,
-            "deleted_at": None,
-        }
-        connection.execute(insert(COMPUTE_NODES), row)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -9,16 +10,20 @@ from sqlalchemy import Engine, create_engine, insert, update
 
 from metaledger.producers.administration import install
 from metaledger.producers.glance.tables import IMAGES, PROPERTIES
+from metaledger.producers.nova.tables import INSTANCES, SYSTEM_METADATA
 from metaledger.producers.outbox import Outbox
 from metaledger.producers.relay import Relay
 from metaledger.producers.settings import ProducerSettings
 from metaledger.schemas.codec import Codec
 from metaledger.schemas.log.embedded import create_embedded_log
+from tests.importing.kit import put_instance, put_nodes
 
 from .conftest import Result
 
 Run = Callable[..., Result]
 URL = "sqlite:///glance.sqlite"
+CELL = "sqlite:///cell.sqlite"
+GONE = datetime(2026, 2, 1, 12, 0, 5)  # noqa: DTZ001 (as Nova's tables have it)
 
 
 def put_image(engine: Engine, image_id: str, **columns: object) -> None:
@@ -37,6 +42,21 @@ def glance() -> Iterator[Engine]:
     install(engine)
     for image_id in ("a", "b"):
         put_image(engine, image_id)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def nova() -> Iterator[Engine]:
+    """A cell's database with three compute nodes, a live instance and two deleted ones."""
+    engine = create_engine(CELL)
+    INSTANCES.metadata.create_all(engine)
+    install(engine)
+    with engine.begin() as connection:
+        put_nodes(connection)
+        put_instance(connection, 1)
+        put_instance(connection, 2, deleted=2, deleted_at=GONE)
+        put_instance(connection, 3, deleted=3)
     yield engine
     engine.dispose()
 
@@ -108,6 +128,116 @@ def test_reconcile_answers_no_shows_and_mends(metaledger: Run, glance: Engine) -
     metaledger("project")
     after = metaledger("--json", "reconcile", "glance", URL)
     assert (after.status, after.document["compared"]) == (0, 2)
+
+
+def test_an_operator_imports_a_cell_and_asks(metaledger: Run, nova: Engine) -> None:
+    done = metaledger("import", "nova", CELL)
+    assert (done.status, done.err) == (0, "")
+    assert "1 rows of instance are deleted and do not say when" in done.out
+    again = metaledger("--json", "import", "nova", CELL).document
+    assert again["service"] == "nova"
+    known = {one["kind"]: (one["total"], one["events"], one["known"]) for one in again["imported"]}
+    assert known == {"hypervisor": (3, 0, 3), "instance": (3, 0, 3)}
+    assert {one["kind"]: one["named"] for one in again["deleted_without_time"]} == {
+        "hypervisor": ["hv-3"],
+        "instance": ["i-3"],
+    }
+    relay(nova)
+    assert metaledger("project").status == 0
+    shown = metaledger("--json", "instance", "show", "i-1").document["attributes"]
+    assert (shown["image_ref"], shown["flavor"], shown["host"], shown["hypervisor_id"]) == (
+        *("image-a", "m1.small", "host-1", "hv-1"),
+    )
+    assert shown["booted_at"] is None
+    assert shown["boot_told_at"] is not None
+    stored = metaledger("--json", "instance", "metadata", "i-1").document["system_metadata"]
+    assert {one["key"]: one["value"] for one in stored} == {
+        "image_base_image_ref": "image-a",
+        "image_min_disk": "1",
+        "owner_user_name": "alice",
+    }
+    gone = metaledger("--json", "instance", "show", "i-2").document["attributes"]
+    assert gone["deleted_at"] == "2026-02-01T12:00:05.000000Z"
+    host = metaledger("--json", "hypervisor", "show", "hv-1").document
+    assert "i-1" in str(host)
+    assert "secret" not in metaledger("--json", "events").out
+    assert metaledger("--json", "anomalies").document == []
+
+
+def test_reconcile_mends_a_cell(metaledger: Run, nova: Engine) -> None:
+    metaledger("import", "nova", CELL)
+    relay(nova)
+    metaledger("project")
+    same = metaledger("reconcile", "nova", CELL)
+    assert (same.status, same.err) == (0, "")
+    assert "6 compared: 0 differ" in same.out
+    with nova.begin() as connection:
+        of_it = (SYSTEM_METADATA.c.instance_uuid == "i-1") & (
+            SYSTEM_METADATA.c.key == "image_min_disk"
+        )
+        connection.execute(update(SYSTEM_METADATA).where(of_it).values(value="2"))
+        put_instance(connection, 4)
+    differs = metaledger("--json", "reconcile", "nova", CELL)
+    assert differs.status == 1
+    assert differs.document["differences"] == [
+        {
+            "aggregate": "instance:i-1",
+            "what": "metadata",
+            "key": "image_min_disk",
+            "ledger": "1",
+            "database": "2",
+        },
+        {
+            "aggregate": "instance:i-4",
+            "what": "state",
+            "key": "",
+            "ledger": "unknown",
+            "database": "there",
+        },
+    ]
+    mended = metaledger("--json", "reconcile", "nova", CELL, "--mend")
+    assert (mended.status, mended.document["mended"]) == (0, 2)
+    relay(nova)
+    metaledger("project")
+    after = metaledger("--json", "reconcile", "nova", CELL)
+    assert (after.status, after.document["compared"], after.document["differing"]) == (0, 7, 0)
+    assert metaledger("--json", "anomalies").document == []
+
+
+@pytest.mark.parametrize("first", ["nova", "glance"])
+def test_what_an_instance_runs_now_is_no_parent_of_its_snapshot_from_before(
+    metaledger: Run, glance: Engine, nova: Engine, first: str
+) -> None:
+    """It was rebuilt from that very snapshot, and a deleted one from another image."""
+    with nova.begin() as connection:
+        put_instance(connection, 4, image_ref="snap")
+        put_instance(connection, 5, image_ref="b", deleted=5, deleted_at=GONE)
+    for image_id, uuid in (("snap", "i-4"), ("old", "i-5")):
+        put_image(glance, image_id)
+        said = {"image_type": "snapshot", "instance_uuid": uuid, "base_image_ref": "image-a"}
+        with glance.begin() as connection:
+            for name, value in said.items():
+                row = {"image_id": image_id, "name": name, "value": value, "deleted": False}
+                connection.execute(insert(PROPERTIES), row)
+    imports = {"nova": (nova, CELL), "glance": (glance, URL)}
+    for service in sorted(imports, key=lambda name: name != first):
+        engine, url = imports[service]
+        assert metaledger("import", service, url).status == 0
+        relay(engine)
+        assert metaledger("project").status == 0
+    standing = [
+        (one["kind"], one["aggregate_id"])
+        for one in metaledger("--json", "anomalies").document
+        if one["withdrawn_by_event"] is None
+    ]
+    assert standing == []
+    for image_id, uuid in (("snap", "i-4"), ("old", "i-5")):
+        shown = metaledger("--json", "snapshot", "show", image_id).document
+        assert (shown["instance_uuid"], shown["parent_image_id"], shown["taken_at"]) == (
+            *(uuid, None, None),
+        )
+        assert shown["lineage"]["evidence"] == "declared"
+        assert shown["lineage"]["root_image_id"] == "image-a"
 
 
 def test_of_many_differences_some_are_shown_and_all_counted(
