@@ -10,8 +10,8 @@ touched. Decided here, where the contract leaves it open:
 - A deletion ends properties and attributes; the row of `images` keeps what was last known.
 - A registration or an update of a deleted image brings it back: it can be deleted again.
 - What a second registration replaces or leaves out ended unseen.
-- An upload that nobody saw (IMPORTED, RECONCILED) has no time. It says of which instance a snapshot
-  is, where no upload did.
+- An upload that nobody saw (IMPORTED, RECONCILED) has no time, and changes nothing of a snapshot of
+  which an upload was told.
 - `history_gap` is raised by OBSERVED events: the others are there to mend one.
 - `details`: `reasons` of a history_gap (`never_registered`, `registered_again`, `was_deleted`,
   `before_differs`), `expected` and `found` of it and of a semantics_divergence (the keys that
