@@ -4,14 +4,15 @@ Everything here opens its own short transactions on an engine, raises Unreachabl
 cannot be reached, and needs rights that a service's own user may lack (tables are made).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Select, func, insert, inspect, select, update
 
-from metaledger.producers.counters import mark_all, read_stream
+from metaledger.producers import told
+from metaledger.producers.counters import mark_all, read_stream, unmark_all
 from metaledger.producers.database import answering, reached, reading
 from metaledger.producers.settings import OUTBOX_ROWS_MAX
 from metaledger.producers.tables import (
@@ -126,8 +127,7 @@ def status(engine: Engine, *, rows_max: int = OUTBOX_ROWS_MAX) -> OutboxStatus:
             oldest_row_at=oldest,
             unrecorded_aggregates=count(connection, _UNRECORDED),
             unrecorded=[
-                Lacking(aggregate=name, at=at, reason="a change was not recorded")
-                for name, at in unrecorded
+                Lacking(aggregate=name, at=at, reason=_UNRECORDED_REASON) for name, at in unrecorded
             ],
             held_aggregates=count(connection, _HELD),
             held=[Lacking(aggregate=name, at=at, reason=reason) for name, at, reason in held],
@@ -167,15 +167,25 @@ def bound_log(engine: Engine) -> str | None:
         return topic_id
 
 
+def waiting(connection: Connection, aggregates: Collection[str]) -> set[str]:
+    """Those of at most some hundred aggregates of which an event waits for the relay."""
+    query = select(outbox.c.aggregate).where(outbox.c.aggregate.in_(sorted(aggregates)))
+    return set(connection.scalars(query.distinct()))
+
+
 def reseed(engine: Engine, *, above: int = 0, clock: Clock = system_clock) -> int:
     """Begins a new epoch, after the service's database was restored; returns its number.
 
     Numbers that were given out after the backup would come again with other events: in the new
     epoch every aggregate counts from 1 again. What waits goes out under its old epoch first, and
-    each aggregate counts as unrecorded until its next event mends it. Where the same backup may
-    have been restored before, `above` is the highest epoch that the ledger knows. The service may
-    run on; it waits while the counters are marked, and transactions that are open now may still
-    number in the old epoch. The new epoch may go to another log. If broken off, do it again.
+    each aggregate counts as unrecorded until its next event mends it, or a reconciliation finds
+    that it lacks nothing. Where the same backup may have been restored before, `above` is the
+    highest epoch that the ledger knows. The service may run on; it waits while the counters are
+    marked, and transactions that are open now may still number in the old epoch. The new epoch may
+    go to another log. If broken off, do it again.
+
+    In a spool nothing counts as unrecorded: it holds what happened and no state, so there is
+    nothing that an event could tell anew.
     """
     with reached(engine) as connection:
         require_installed(connection)
@@ -186,7 +196,10 @@ def reseed(engine: Engine, *, above: int = 0, clock: Clock = system_clock) -> in
     # A hook holds counters and asks for the stream next, which MariaDB locks for it: who held the
     # stream and asked for counters would end the service's transaction.
     with reached(engine) as connection:
-        mark_all(connection, now)
+        if inspect(connection).has_table(told.disks.name):
+            unmark_all(connection)
+        else:
+            mark_all(connection, now)
     return epoch
 
 
@@ -205,6 +218,7 @@ def count(connection: Connection, query: Select[Any]) -> int:
     return connection.scalar(select(func.count()).select_from(query.subquery())) or 0
 
 
+_UNRECORDED_REASON = "a change was not recorded, or the database was restored"
 _WAITING = select(func.count(), func.min(outbox.c.occurred_at))
 _UNRECORDED = (
     select(counters.c.aggregate, counters.c.unrecorded_since)

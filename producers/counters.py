@@ -193,6 +193,21 @@ def mark(connection: Connection, aggregates: Collection[str], at: datetime) -> N
         connection.execute(update(counters).where(which).values(unrecorded_since=at))
 
 
+def marked(connection: Connection, prefix: str, *, after: str, names_max: int) -> list[str]:
+    """The marked aggregates whose names begin so, in order, behind a name."""
+    query = (
+        select(counters.c.aggregate)
+        .where(
+            counters.c.unrecorded_since.is_not(None),
+            counters.c.aggregate.startswith(prefix, autoescape=True),
+            counters.c.aggregate > after,
+        )
+        .order_by(counters.c.aggregate)
+        .limit(names_max)
+    )
+    return list(connection.scalars(query))
+
+
 def mark_all(connection: Connection, at: datetime) -> None:
     """Marks every counter of a service's aggregate that ever gave out a number."""
     which = and_(
@@ -204,10 +219,16 @@ def mark_all(connection: Connection, at: datetime) -> None:
 
 
 def unmark(connection: Connection, aggregates: Collection[str]) -> None:
-    """Takes the mark from counters that `take` has locked."""
+    """Takes the mark from counters that are locked."""
     for names in _chunks(sorted(aggregates)):
         which = counters.c.aggregate.in_(names)
         connection.execute(update(counters).where(which).values(unrecorded_since=None))
+
+
+def unmark_all(connection: Connection) -> None:
+    """Takes every mark."""
+    which = counters.c.unrecorded_since.is_not(None)
+    connection.execute(update(counters).where(which).values(unrecorded_since=None))
 
 
 def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:

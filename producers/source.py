@@ -24,6 +24,8 @@ S = TypeVar("S")
 # What a value is, and its key; (`state`, ``) is whether an aggregate is there.
 What = tuple[str, str]
 STATE: What = ("state", "")
+# All that an event can tell of what is there, whether it differs or not.
+WHOLE: What = ("whole", "")
 
 _NAMED_MAX = 20
 

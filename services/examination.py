@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from metaledger.producers import administration, nova_guard
+from metaledger.producers.administration import OutboxStatus
 from metaledger.producers.nova_compute.settings import SPOOL, ComputeSettings
 from metaledger.producers.owners import OWNERS
 from metaledger.producers.settings import ProducerSettings
@@ -31,6 +32,7 @@ from metaledger.schemas.events import EVENT_BY_TYPE
 from metaledger.schemas.framing import read_schema_ids
 from metaledger.schemas.registry import look_up
 from metaledger.services import parts, queries
+from metaledger.services.health import RECONCILE
 from metaledger.services.reading import reading
 from metaledger.services.settings import Settings, redacted
 
@@ -232,7 +234,16 @@ def _guard_streams(settings: Settings) -> str:
 def _outbox(settings: Settings) -> str:
     with parts.relay_source(settings) as (engine, _):
         found = administration.status(engine)
-    return f"stream {found.stream_id}, epoch {found.epoch}, {found.rows_waiting:,} events wait"
+    return (
+        f"stream {found.stream_id}, epoch {found.epoch}, {found.rows_waiting:,} events wait"
+        f"{_lacking(found)}"
+    )
+
+
+def _lacking(found: OutboxStatus) -> str:
+    if not found.unrecorded_aggregates:
+        return ""
+    return f"; {found.unrecorded_aggregates:,} aggregates lack a change: run `{RECONCILE}`"
 
 
 def _hooked(settings: Settings, service: str, conf: Path) -> Iterator[Finding]:
@@ -349,7 +360,10 @@ def _hook_outbox(parser: RawConfigParser, conf: Path) -> str:
         found = administration.status(engine)
     finally:
         engine.dispose()
-    return f"stream {found.stream_id} in {redacted(url)}, {found.rows_waiting:,} events wait"
+    return (
+        f"stream {found.stream_id} in {redacted(url)}, {found.rows_waiting:,} events wait"
+        f"{_lacking(found)}"
+    )
 
 
 def _hook_spool(settings: Settings, parser: RawConfigParser) -> str:

@@ -362,7 +362,10 @@ def _of_source(question: Question, facts: Facts, source: Source | None) -> Itera
     if source.rows_waiting or source.oldest_unsent_at is not None:
         yield "has events that are not sent yet"
     if source.unrecorded_aggregates:
-        yield f"lacks changes of {source.unrecorded_aggregates:,} aggregates"
+        yield (
+            f"lacks changes of {source.unrecorded_aggregates:,} aggregates (`metaledger reconcile "
+            "… --mend` tells them)"
+        )
 
 
 def _allowed(question: Question, since: Sequence[Stay]) -> str:

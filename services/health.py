@@ -167,7 +167,7 @@ def _of_outbox(
     if unrecorded:
         yield Problem(
             f"{name}: aggregates that lack a change until their next one mends it: {unrecorded:,}",
-            _OUTBOX,
+            RECONCILE,
         )
 
 
@@ -182,4 +182,6 @@ def _seconds(since: datetime | None, now: datetime) -> float:
 
 _RELAY = "metaledger relay"
 _OUTBOX = "metaledger outbox status"
+# For what counts as unrecorded.
+RECONCILE = "metaledger reconcile glance|nova URL --mend"
 _DOCTOR = "metaledger doctor"

@@ -6,22 +6,29 @@ so where the counter says no number that the read model has not seen, its rows a
 ledger was told of last, and a difference is one. All else is in flight, and left out. A row that is
 not there is an end only where this database told of the aggregate last: an instance that went to
 another cell leaves none either.
+
+What is marked as lacking a change (after `outbox reseed` that is everything) may have numbers that
+say nothing: a restored database gives numbers again, and another log has none of them. So nothing
+of it is in flight only where no event of it waits, the read model has reached the end that the log
+had after that, and its counter is the same behind its rows as before all. Then it differs, and is
+mended; or it agrees, is gone from both, or is another source's to tell, and lacks nothing here.
 """
 
 from collections import Counter as Tally
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 
 from metaledger.producers import counters
-from metaledger.producers.administration import bound_log
+from metaledger.producers.administration import bound_log, waiting
 from metaledger.producers.counters import Counter, read_stream
 from metaledger.producers.database import answering, reading
-from metaledger.producers.mending import Differing
+from metaledger.producers.mending import Agreeing, Differing
 from metaledger.producers.source import Kind, pages, those_there
 from metaledger.schemas.errors import UsageError
+from metaledger.schemas.log import Log
 from metaledger.services import queries
 from metaledger.services.comparison import Difference, differences
 
@@ -35,24 +42,35 @@ ELSEWHERE = "told by another source than this database"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a page's comparison found: so many were compared or left out, and what differs."""
+    """What a page's comparison found: so many were compared or left out, and what differs.
+
+    `agreeing` are marked as lacking a change, and lack none.
+    """
 
     compared: int = 0
     left_out: Tally[str] = field(default_factory=Tally)
     found: Sequence[Difference] = ()
     differing: Mapping[str, Differing] = field(default_factory=dict)
+    agreeing: Mapping[str, Agreeing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciliation:
-    """A service's database beside a read model's connection, which sees one state a transaction."""
+    """A service's database beside a read model's connection, which sees one state a transaction.
+
+    `log` is the ledger; without it whatever is marked is in flight.
+    """
 
     engine: Engine
     read_model: Connection
+    log: Log | None = None
 
     def require_same_log(self) -> None:
         """Raises UsageError where the read model is of another log than the outbox feeds."""
         outbox_log = bound_log(self.engine)
+        if outbox_log is None and self.log is not None:
+            # After `outbox reseed`, until a relay has begun.
+            outbox_log = self.log.topic_id
         projected, _ = queries.ledger.projected_log(self.read_model)
         if None not in {outbox_log, projected} and outbox_log != projected:
             raise UsageError(
@@ -61,7 +79,9 @@ class Reconciliation:
             )
 
     def pages(self, kind: Kind[Any]) -> Iterator[Page]:
-        """All that the database holds, and then what the ledger alone has."""
+        """All that the database holds, then what the ledger alone has, and what is gone from both
+        and is still marked.
+        """
         for keys in pages(self.engine, kind, keys_max=_KEYS_MAX):
             yield self._compared(kind, keys)
         after = ""
@@ -70,16 +90,49 @@ class Reconciliation:
             there = those_there(self.engine, kind, keys)
             if purged := [key for key in keys if key not in there]:
                 yield self._compared(kind, purged)
+        after = ""
+        while names := self._marked(kind, after):
+            after = names[-1]
+            if gone := self._gone(kind, [kind.key_of(name) for name in names]):
+                yield self._compared(kind, gone)
 
     def _live(self, kind: Kind[Any], after: str) -> list[str]:
         self.read_model.rollback()
         return queries.standing.live(self.read_model, kind.name, after=after, keys_max=_KEYS_MAX)
 
-    def _compared(self, kind: Kind[Any], keys: Sequence[str]) -> Page:
-        names = {kind.aggregate(key): key for key in keys}
+    def _marked(self, kind: Kind[Any], after: str) -> list[str]:
+        with answering(self.engine), reading(self.engine) as connection:
+            return counters.marked(connection, kind.aggregate(""), after=after, names_max=_KEYS_MAX)
+
+    def _gone(self, kind: Kind[Any], keys: Sequence[str]) -> list[str]:
+        """Those that neither the database nor the read model has alive."""
+        there = those_there(self.engine, kind, keys)
+        self.read_model.rollback()
+        told = queries.standing.STANDINGS[kind.name](self.read_model, keys)
+        return [key for key in keys if key not in there and (key not in told or told[key].deleted)]
+
+    def _begin(self, names: Collection[str]) -> tuple[str, Mapping[str, Counter]]:
+        """Begins to look at these: the stream, and the counters of those that are marked and of
+        which all that was recorded is in the read model's transaction, which begins here.
+        """
         with answering(self.engine), reading(self.engine) as connection:
             stream_id = read_stream(connection).stream_id
+            found = counters.read(connection, names)
+            marked = {name: counter for name, counter in found.items() if counter.unrecorded}
+            unsent = waiting(connection, marked) if marked else set()
+        bounds = self.log.bounds() if self.log is not None and marked else None
         self.read_model.rollback()
+        if bounds is None:
+            return stream_id, {}
+        rows = queries.ledger.checkpoints(self.read_model)
+        reached = {row["log_partition"]: row["next_offset"] for row in rows}
+        if any(reached.get(partition, 0) < end for partition, (_, end) in bounds.items()):
+            return stream_id, {}
+        return stream_id, {name: it for name, it in marked.items() if name not in unsent}
+
+    def _compared(self, kind: Kind[Any], keys: Sequence[str]) -> Page:
+        names = {kind.aggregate(key): key for key in keys}
+        stream_id, marked = self._begin(names)
         told = queries.standing.STANDINGS[kind.name](self.read_model, keys)
         seen = queries.standing.seen(self.read_model, kind.name, keys, stream_id=stream_id)
         streams = queries.standing.last_streams(self.read_model, kind.name, keys)
@@ -88,15 +141,21 @@ class Reconciliation:
             states = kind.read(connection, keys)
             given = counters.read(connection, names)
         left_out, found, differing = Tally[str](), list[Difference](), dict[str, Differing]()
+        agreeing: dict[str, Agreeing] = {}
         for name, key in names.items():
             number = given.get(name, _NONE)
-            ours = name in states or streams.get(key) == stream_id
+            # What neither has is nobody else's.
+            ours = name in states or key not in told or streams.get(key) == stream_id
             held = kind.standing(states[name]) if name in states else None
+            why = _not_yet(name, number, seen.get(key, {}), parked, marked)
+            differs: list[Difference] = []
             if not ours or (name in states and held is None):
                 left_out[ELSEWHERE] += 1
-            elif (why := _not_yet(name, number, seen.get(key, {}), parked)) is not None:
+            elif why is not None:
                 left_out[why] += 1
-            elif differs := list(differences(name, ledger=told.get(key), database=held)):
+            else:
+                differs += differences(name, ledger=told.get(key), database=held)
+            if differs:
                 found += differs
                 differing[name] = Differing(
                     epoch=number.epoch,
@@ -104,12 +163,22 @@ class Reconciliation:
                     values=[(one.what, one.key) for one in differs],
                     unknown=key not in told,
                 )
-        return Page(len(names) - left_out.total(), left_out, found, differing)
+            elif why is None and number.unrecorded:
+                agreeing[name] = Agreeing(counter=number, state=states.get(name))
+        return Page(len(names) - left_out.total(), left_out, found, differing, agreeing)
 
 
-def _not_yet(name: str, number: Counter, seen: Mapping[int, int], parked: set[str]) -> str | None:
+def _not_yet(
+    name: str,
+    number: Counter,
+    seen: Mapping[int, int],
+    parked: set[str],
+    marked: Mapping[str, Counter],
+) -> str | None:
     if name in parked:
         return PARKED
+    if number.unrecorded:
+        return None if marked.get(name) == number else IN_FLIGHT
     return IN_FLIGHT if number.seq > seen.get(number.epoch, 0) else None
 
 

@@ -7,6 +7,8 @@
   difference. A flavor is told by a boot alone, and a resize changes it: it is not compared.
 - The boot of an instance that the ledger knows changes nothing, so what differs is mended by what
   may change it: its image by a rebuild, its stored metadata by a save, its place by a relocation.
+  One that is told whole was rebuilt only where its image differs: a rebuild makes the metadata that
+  is stored the one that it has by right.
 - By which names a hypervisor is reached nova-compute says itself, through a stream of its own: of a
   compute node it is compared whether it is there. So is the image of an instance whose row names
   none, as of one on a volume that was rebuilt: it stays as the ledger has it.
@@ -30,7 +32,7 @@ from metaledger.producers.nova.tables import (
     read_committed_instances,
     read_flavors,
 )
-from metaledger.producers.source import STATE, Kind, Standing, What
+from metaledger.producers.source import STATE, WHOLE, Kind, Standing, What
 from metaledger.producers.watching.union import IDS_MAX
 from metaledger.schemas.hypervisor import (
     HypervisorEvent,
@@ -137,13 +139,13 @@ def _reconciled(
         told.append(
             InstanceRebuilt(instance_uuid=uuid, image_ref=image, after=metadata, altered=altered)
         )
-    elif STATE in differs or any(what == _METADATA for what, _ in differs):
+    elif not {STATE, WHOLE}.isdisjoint(differs) or any(what == _METADATA for what, _ in differs):
         told.append(
             InstanceSystemMetadataSaved(
                 instance_uuid=uuid, operation="reconcile", after=metadata, altered=altered
             )
         )
-    if not {_HYPERVISOR, _HOST, STATE}.isdisjoint(differs):
+    if not {_HYPERVISOR, _HOST, STATE, WHOLE}.isdisjoint(differs):
         told.append(
             InstanceRelocated(
                 instance_uuid=uuid,

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from metaledger.producers import administration
 from metaledger.schemas.errors import UsageError
 from metaledger.services import parts
+from metaledger.services.health import RECONCILE
 from metaledger.services.output import Views
 from metaledger.services.shell import DONE, Shell, add_group
 from metaledger.services.terminal import table, table_of
@@ -78,16 +79,20 @@ def reseed(
     engine = _engine(shell, url)
     try:
         epoch = administration.reseed(engine, above=above)
+        unrecorded = administration.status(engine).unrecorded_aggregates
     finally:
         engine.dispose()
 
     def view() -> Views:
-        yield (
-            f"Epoch {epoch} has begun. Each image counts as unrecorded until its next change "
-            "tells the ledger what the database holds."
-        )
+        yield f"Epoch {epoch} has begun."
+        if unrecorded:
+            yield (
+                f"{unrecorded:,} aggregates count as unrecorded until the ledger is told what the "
+                "database holds, and the guard allows nothing meanwhile. While relay and projector "
+                f"run: `{RECONCILE}`."
+            )
 
-    shell.output.answer({"epoch": epoch}, view)
+    shell.output.answer({"epoch": epoch, "unrecorded_aggregates": unrecorded}, view)
     return DONE
 
 

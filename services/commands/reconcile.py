@@ -1,14 +1,17 @@
 """`reconcile glance|nova URL [--mend]`: where a service's database and the ledger differ."""
 
 from collections import Counter as Tally
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from sqlalchemy import Engine
 
+from metaledger.producers import administration
 from metaledger.producers.live import LiveWriter
 from metaledger.producers.mending import Mender
+from metaledger.producers.source import Kind
 from metaledger.services import parts
 from metaledger.services.commands.importing import Service, Teller, Url
 from metaledger.services.comparison import Absent, Difference
@@ -31,7 +34,8 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(slots=True)
 class _Found:
-    """What came of it: `differing` counts the aggregates that differ, in `values`.
+    """What came of it: `differing` counts the aggregates that differ, in `values`; `settled` those
+    that counted as unrecorded and lack nothing, `unrecorded` those that still do in the end.
 
     Of the differences it keeps the first `kept_max`; None: all.
     """
@@ -41,6 +45,8 @@ class _Found:
     differing: int = 0
     values: int = 0
     mended: int = 0
+    settled: int = 0
+    unrecorded: int = 0
     differences: list[Difference] = field(default_factory=list)
     left_out: Tally[str] = field(default_factory=Tally)
 
@@ -59,17 +65,25 @@ def reconcile(
     with (
         parts.service_database(settings, service, url) as (engine, kinds),
         reading(settings.read_model) as read_model,
+        ExitStack() as stack,
     ):
-        both = Reconciliation(engine=engine, read_model=read_model)
+        log = None
+        if _unrecorded(engine):
+            log = stack.enter_context(parts.open_log(settings))
+            if mend:
+                # A mark that goes says that this log lacks nothing: no other one may come after.
+                administration.bind(engine, log)
+        both = Reconciliation(engine=engine, read_model=read_model, log=log)
         both.require_same_log()
         mender = _mender(settings, engine) if mend else None
         for kind in kinds:
             with progress(f"compare {kind.name}") as advance:
                 for page in both.pages(kind):
                     _add(found, page)
-                    if mender is not None and page.differing:
-                        found.mended += mender.mend(kind, page.differing).told
+                    if mender is not None:
+                        _mend(found, mender, kind, page)
                     advance(found.compared, None)
+        found.unrecorded = _unrecorded(engine)
     shell.output.answer(_document(service, found), lambda: _view(found))
     return NO if found.differing > found.mended else DONE
 
@@ -77,6 +91,17 @@ def reconcile(
 def _mender(settings: Settings, engine: Engine) -> Mender:
     writer = LiveWriter(engine, parts.producer_settings(settings), on_wait=Teller().waiting)
     return Mender(writer=writer, context=parts.context_of(settings))
+
+
+def _unrecorded(engine: Engine) -> int:
+    return administration.status(engine).unrecorded_aggregates
+
+
+def _mend(found: _Found, mender: Mender, kind: Kind[Any], page: Page) -> None:
+    if page.differing:
+        found.mended += mender.mend(kind, page.differing).told
+    if page.agreeing:
+        found.settled += mender.settle(kind, page.agreeing)
 
 
 def _add(found: _Found, page: Page) -> None:
@@ -94,6 +119,8 @@ def _document(service: str, found: _Found) -> Document:
         "compared": found.compared,
         "differing": found.differing,
         "mended": found.mended,
+        "settled": found.settled,
+        "unrecorded": found.unrecorded,
         "left_out": dict(found.left_out),
         "differences": [_shown(one) for one in found.differences],
     }
@@ -116,6 +143,10 @@ def _view(found: _Found) -> Views:
         f"{found.compared:,} compared: {found.differing:,} differ, in "
         f"{found.values:,} values; {found.mended:,} mended."
     )
+    if found.settled:
+        yield f"{found.settled:,} counted as unrecorded, and lack nothing."
+    if found.unrecorded:
+        yield f"{found.unrecorded:,} still count as unrecorded."
 
 
 def _cell(value: object) -> object:

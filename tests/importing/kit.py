@@ -148,7 +148,7 @@ class Cloud:
         left_out = Counter[str]()
         mended = 0
         with reading(self.read_model_url) as read_model:
-            both = Reconciliation(engine=self.operator, read_model=read_model)
+            both = Reconciliation(engine=self.operator, read_model=read_model, log=self.log)
             both.require_same_log()
             for kind in kinds:
                 for page in both.pages(kind):
@@ -156,6 +156,7 @@ class Cloud:
                     left_out += page.left_out
                     if mend:
                         mended += mender.mend(kind, page.differing).told
+                        mender.settle(kind, page.agreeing)
         return found, dict(left_out), mended
 
     def told(self) -> dict[str, Any]:
@@ -179,6 +180,10 @@ class Cloud:
             )
             for row in images
         }
+
+    def unrecorded(self) -> list[str]:
+        """What counts as lacking a change."""
+        return sorted(it.aggregate for it in administration.status(self.operator).unrecorded)
 
     def anomalies(self) -> list[str]:
         """The kinds of all anomalies."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, delete, text, update
 
-from metaledger.producers import counters
+from metaledger.producers import administration, counters
 from metaledger.producers.mending import Mender
 from metaledger.producers.nova.source import KINDS
 from metaledger.producers.nova.tables import (
@@ -193,6 +193,51 @@ def test_what_lacks_a_change_since_it_was_compared_is_told_whole(cell: Cloud) ->
     assert mender.mend(INSTANCE, page.differing).told == 1
     cell.project()
     assert cell.compare(*KINDS) == ([], {ELSEWHERE: 1}, 0)
+
+
+def test_after_a_reseed_all_of_a_cell_lacks_nothing_that_agrees(cell: Cloud) -> None:
+    """The deleted, the removed, and what is another cell's or is gone as well."""
+    with cell.stock.begin() as connection:
+        put_instance(connection, 5)
+    bring(cell)
+    with cell.hooked.begin() as connection:
+        gone = {"deleted": 5, "deleted_at": GONE.replace(tzinfo=None)}
+        connection.execute(update(INSTANCES).where(INSTANCES.c.uuid == "i-5").values(gone))
+        hidden = INSTANCES.c.uuid == "i-1"
+        connection.execute(update(INSTANCES).where(hidden).values(hidden=True))
+    with cell.stock.begin() as connection:
+        purge(connection, "i-5")
+    cell.project()
+    administration.reseed(cell.stock)
+    assert len(cell.unrecorded()) == 7
+    before = types(cell)
+    assert cell.compare(*KINDS, mend=True) == ([], {ELSEWHERE: 2}, 0)
+    assert cell.unrecorded() == []
+    assert types(cell) == before
+
+
+def test_what_is_told_whole_keeps_the_metadata_that_it_has_by_right(cell: Cloud) -> None:
+    """Only a rebuild replaces that, and after a reseed all that differs is told whole."""
+    bring(cell)
+    stored = (SYSTEM_METADATA.c.instance_uuid == "i-1") & (
+        SYSTEM_METADATA.c.key == "image_min_disk"
+    )
+    with cell.hooked.begin() as connection:
+        connection.execute(update(SYSTEM_METADATA).where(stored).values(value="2"))
+    cell.project()
+    administration.reseed(cell.stock)
+    with cell.stock.begin() as connection:
+        moved = {"compute_id": 2, "host": "host-2", "node": "node-2"}
+        connection.execute(update(INSTANCES).where(INSTANCES.c.uuid == "i-1").values(moved))
+    assert cell.compare(*KINDS, mend=True)[2] == 1
+    cell.project()
+    assert cell.compare(*KINDS) == ([], {ELSEWHERE: 1}, 0)
+    assert cell.unrecorded() == []
+    by_right = (
+        "SELECT value FROM instance_attribute_history WHERE kind = 'authoritative'"
+        " AND key = 'image_min_disk' AND valid_to IS NULL"
+    )
+    assert rows(cell, by_right) == [{"value": "1"}]
 
 
 def test_a_boot_that_a_hook_saw_is_not_told_again(cell: Cloud) -> None:

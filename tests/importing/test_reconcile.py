@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, delete, insert, text, update
 
 from metaledger.producers import administration, counters
+from metaledger.producers.counters import Counter
 from metaledger.producers.glance.rows import ImageState
 from metaledger.producers.glance.tables import IMAGES, LOCATIONS, PROPERTIES, TAGS
 from metaledger.producers.mending import Mender
+from metaledger.producers.tables import counters as counters_table
 from metaledger.projector.database import connect
 from metaledger.schemas.meta import Origin
 from metaledger.services.comparison import Difference
@@ -19,6 +23,7 @@ from metaledger.services.reconciling import ELSEWHERE, IN_FLIGHT, Reconciliation
 from .kit import IMAGE, Cloud, put_image, put_property, put_tag, rename
 
 IDS = ("a", "b", "c")
+CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -175,9 +180,118 @@ def test_what_changed_in_another_epoch_is_not_mended(known: Cloud) -> None:
     assert mender.mend(IMAGE, page.differing).told == 0
 
 
-def last_number(cloud: Cloud) -> int:
+def test_after_a_reseed_what_agrees_lacks_nothing_and_is_not_told_again(known: Cloud) -> None:
+    with known.hooked.begin() as connection:
+        gone = {"status": "deleted", "deleted": True}
+        connection.execute(update(IMAGES).where(IMAGES.c.id == "b").values(gone))
+    known.project()
+    before = len(known.events())
+    administration.reseed(known.stock)
+    assert known.unrecorded() == ["image:a", "image:b", "image:c"]
+    assert compare(known) == ([], {}, 0)
+    assert len(known.unrecorded()) == 3
+    assert compare(known, mend=True) == ([], {}, 0)
+    assert known.unrecorded() == []
+    assert len(known.events()) == before
+
+
+def test_after_a_reseed_what_is_gone_from_both_lacks_nothing(known: Cloud) -> None:
+    with known.hooked.begin() as connection:
+        gone = {"status": "deleted", "deleted": True}
+        connection.execute(update(IMAGES).where(IMAGES.c.id == "b").values(gone))
+    known.project()
+    with known.stock.begin() as connection:
+        for table, column in ((PROPERTIES, "image_id"), (TAGS, "image_id"), (IMAGES, "id")):
+            connection.execute(delete(table).where(table.c[column] == "b"))
+        # And what nobody ever told of.
+        counters.take(connection, {"image:x": 1})
+    administration.reseed(known.stock)
+    assert compare(known, mend=True) == ([], {}, 0)
+    assert known.unrecorded() == []
+
+
+def test_after_a_reseed_what_differs_is_told_and_lacks_nothing(known: Cloud) -> None:
+    administration.reseed(known.stock)
+    with known.stock.begin() as connection:
+        rename(connection, "a", "restored")
+    assert compare(known, mend=True)[2] == 1
+    assert known.unrecorded() == []
+    (told,) = known.events("a")[-1:]
+    assert (told.meta.origin, told.meta.epoch, told.meta.stream_seq) == (Origin.RECONCILED, 2, 1)
+    assert_mended(known)
+
+
+def test_what_waits_to_be_sent_keeps_its_mark(known: Cloud) -> None:
+    with known.hooked.begin() as connection:
+        rename(connection, "a", "told")
+    administration.reseed(known.stock)
+    assert compare(known, mend=True) == ([], {IN_FLIGHT: 1}, 0)
+    assert known.unrecorded() == ["image:a"]
+    known.project()
+    assert compare(known, mend=True) == ([], {}, 0)
+    assert known.unrecorded() == []
+
+
+def test_what_a_lost_time_told_and_is_not_projected_keeps_all_marks(known: Cloud) -> None:
+    """The counters of a restored database do not know of it, and seem to have been seen."""
+    before = counter(known, "image:a")
+    with known.hooked.begin() as connection:
+        rename(connection, "a", "lost")
+    known.relay()
+    with known.stock.begin() as connection:
+        rename(connection, "a", "n")
+        connection.execute(update(counters_table).values(seq=before.seq))
+    administration.reseed(known.stock)
+    assert compare(known, mend=True) == ([], {IN_FLIGHT: 3}, 0)
+    assert len(known.unrecorded()) == 3
+    known.project()
+    assert {it.ledger for it in compare(known, mend=True)[0]} == {"lost"}
+    assert known.unrecorded() == []
+    assert_mended(known)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_changed_since_it_was_compared_keeps_its_mark(known: Cloud, recorded: bool) -> None:
+    """A change that could not be recorded moves no number, and an older mark stands for it too."""
+    administration.reseed(known.stock)
+    mender = Mender(writer=known.writer(), context=known.settings.context())
+    with reading(known.read_model_url) as read_model:
+        both = Reconciliation(engine=known.operator, read_model=read_model, log=known.log)
+        (page,) = both.pages(IMAGE)
+    with known.stock.begin() as connection:
+        if recorded:
+            # There and back, and the second one may be on its way.
+            counters.take(connection, {"image:a": 1})
+        else:
+            rename(connection, "a", "changed")
+            counters.mark(connection, ["image:a"], CREATED)
+    assert mender.settle(IMAGE, page.agreeing) == 2
+    assert known.unrecorded() == ["image:a"]
+
+
+def test_another_log_is_told_all_after_a_reseed(known: Cloud, tmp_path: Path) -> None:
+    """It has none of the numbers that were given."""
+    administration.reseed(known.stock)
+    folder = tmp_path / "moved"
+    folder.mkdir()
+    moved = Cloud(known.url, folder)
+    try:
+        assert {(it.ledger, it.database) for it in compare(moved, mend=True)[0]} == {
+            ("unknown", "there")
+        }
+        assert moved.unrecorded() == []
+        assert_mended(moved)
+    finally:
+        moved.close()
+
+
+def counter(cloud: Cloud, name: str) -> Counter:
     with cloud.stock.connect() as connection:
-        return counters.read(connection, ["image:a"])["image:a"].seq
+        return counters.read(connection, [name])[name]
+
+
+def last_number(cloud: Cloud) -> int:
+    return counter(cloud, "image:a").seq
 
 
 def test_what_somebody_holds_is_not_mended_and_not_waited_for(known: Cloud) -> None:

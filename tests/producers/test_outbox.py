@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, event, insert, select
@@ -9,6 +10,8 @@ from sqlalchemy.orm import Session
 
 from metaledger.producers import administration
 from metaledger.producers.database import open_database
+from metaledger.producers.settings import ProducerSettings
+from metaledger.producers.spool import Spool
 from metaledger.schemas.errors import MalformedRecord, Unreachable, UsageError, VersionMismatch
 from metaledger.schemas.events import StreamNumber
 from metaledger.schemas.meta import Origin
@@ -266,6 +269,17 @@ def test_a_reseed_counts_anew_and_asks_for_mending(service: Service) -> None:
     with service.engine.begin() as connection:
         service.emitter.emit(connection, [draft("a", origin=Origin.RECONCILED)])
     assert service.status().unrecorded_aggregates == 0
+
+
+def test_a_spool_is_reseeded_without_asking_for_mending(tmp_path: Path) -> None:
+    """It holds no state that an event could tell anew."""
+    settings = ProducerSettings(service="test", host="here")
+    spool = Spool(tmp_path / "spool.db", settings)
+    spool.emit([draft("a")])
+    with spool.writing() as connection:
+        spool.outbox.mark_unrecorded(connection, ["image:a"])
+    assert administration.reseed(spool.engine) == 2
+    assert administration.status(spool.engine).unrecorded_aggregates == 0
 
 
 def test_a_reseed_goes_above_the_epoch_that_is_known(service: Service) -> None:

@@ -63,7 +63,7 @@ def test_what_is_well_is_not_red():
         (
             {"unrecorded_aggregates": 3},
             "until their next one mends it: 3",
-            "metaledger outbox status",
+            "metaledger reconcile glance|nova URL --mend",
         ),
         ({"last_error": "too large"}, "too large", "metaledger outbox status"),
     ],
