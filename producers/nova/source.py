@@ -9,6 +9,9 @@
   may change it: its image by a rebuild, its stored metadata by a save, its place by a relocation.
   One that is told whole was rebuilt only where its image differs: a rebuild makes the metadata that
   is stored the one that it has by right.
+- A rebuild that the ledger knows without its metadata (the API was killed between its two
+  transactions, or the second one went unrecorded) is open, and what is stored completes it, once
+  Nova says that none is going on. One of the image that it ran already shows nowhere.
 - By which names a hypervisor is reached nova-compute says itself, through a stream of its own: of a
   compute node it is compared whether it is there. So is the image of an instance whose row names
   none, as of one on a volume that was rebuilt: it stays as the ledger has it.
@@ -51,6 +54,8 @@ from metaledger.schemas.instance import (
 from metaledger.schemas.representable import representable, representable_map
 
 _IMAGE, _HOST, _HYPERVISOR = (("attribute", it) for it in ("image_ref", "host", "hypervisor_id"))
+# Of a rebuild, which is all that the ledger can lack of it.
+REBUILD: What = ("rebuild", "metadata")
 _NAMES = [("attribute", it) for it in ("host", "hypervisor_hostname", "hypervisor_type")]
 _METADATA = "metadata"
 _NATIVE_TYPES = frozenset({"ironic"})
@@ -113,7 +118,9 @@ def _standing(instance: Instance) -> Standing | None:
     metadata, _ = representable_map(state.metadata)
     place = {_HYPERVISOR: state.hypervisor_id, _HOST: _text(state.host)}
     image = _text(state.running_image)
-    unknown = [] if image is not None else [_IMAGE]
+    unknown = [] if image is not None else [_IMAGE, REBUILD]
+    if state.is_rebuilding:
+        unknown.append(REBUILD)
     if state.host is not None:
         unknown.append(_HOST if state.hypervisor_id is not None else _HYPERVISOR)
     return Standing(
@@ -135,7 +142,7 @@ def _reconciled(
     metadata, altered = representable_map(state.metadata)
     told: list[InstanceEvent] = []
     image = _text(state.running_image)
-    if image is not None and not {_IMAGE, STATE}.isdisjoint(differs):
+    if image is not None and not {_IMAGE, REBUILD, STATE}.isdisjoint(differs):
         told.append(
             InstanceRebuilt(instance_uuid=uuid, image_ref=image, after=metadata, altered=altered)
         )

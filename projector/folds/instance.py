@@ -23,6 +23,9 @@ open, as for images:
   (there is none, or both name a request and the two differ) what is authoritative stays, the image
   is the one that was put back, and an instance whose boot is known raises history_gap.
 - Requests are compared as they are told: a rebuild and a save that both name none are of one.
+- A rebuild whose save went unrecorded is completed by the RECONCILED save that mends that: what is
+  stored as `image_base_image_ref` becomes the rebuild's image by it. No other save does that, for a
+  resize may set the same, and a rebuild whose second transaction never came changed no metadata.
 - `boot_metadata_overwritten` is raised where a save changes the stored value of an authoritative
   key to another than the authoritative one; again, when it changes again.
 - What a RECONCILED event finds of values and of the states of disks, nobody saw: they are set and

@@ -142,9 +142,17 @@ def _together(gap: Difference | None, image: Difference | None) -> Difference | 
 
 
 def _completes(rebuild: Rebuild, turn: Turn, data: InstanceSystemMetadataSaved) -> bool:
-    """Whether the save is the second half of the rebuild."""
+    """Whether the save is the second half of the rebuild, or tells one that went unrecorded."""
     same_request = rebuild.request_id == turn.fact.event.meta.request_id
-    return rebuild.is_open and data.operation == "rebuild" and same_request
+    is_its_own = data.operation == "rebuild" and same_request
+    return rebuild.is_open and (is_its_own or _tells_lost_save(turn, data))
+
+
+def _tells_lost_save(turn: Turn, data: InstanceSystemMetadataSaved) -> bool:
+    """Whether it mends, and the base is the image of the rebuild, which it was not before."""
+    base = data.after.get(BASE)
+    held = turn.metadata.values.get(BASE)
+    return not turn.was_seen and base == turn.was.image_ref and base != held
 
 
 def _rebuild_of(turn: Turn) -> Rebuild | None:

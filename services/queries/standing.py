@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Connection, TextualSelect, bindparam
 
+from metaledger.producers.nova.source import REBUILD
 from metaledger.producers.owners import Owner, owned_by
 from metaledger.producers.source import Standing, What
 from metaledger.schemas.instance import INSTANCE_EVENTS
@@ -38,6 +39,17 @@ _INSTANCES = _of_keys("""
       FROM instances i
       LEFT JOIN instance_locations l ON l.instance_uuid = i.instance_uuid AND l.valid_to IS NULL
      WHERE i.instance_uuid IN :keys""")
+# The image that it runs is a rebuild's, and what it has by right is older than that.
+_OPEN_REBUILDS = _of_keys("""
+    SELECT i.instance_uuid
+      FROM instances i
+      JOIN instance_attribute_history h
+        ON h.instance_uuid = i.instance_uuid AND h.kind = 'attribute' AND h.key = 'image_ref'
+       AND h.valid_to IS NULL AND h.set_via = 'rebuilt'
+      JOIN ledger_events rebuilt ON rebuilt.event_id = h.set_by_event
+      LEFT JOIN ledger_events known ON known.event_id = i.authoritative_by_event
+     WHERE i.instance_uuid IN :keys
+       AND (known.log_offset IS NULL OR known.log_offset < rebuilt.log_offset)""")
 _METADATA = _of_keys(
     "SELECT instance_uuid, key, value FROM instance_metadata_history"
     " WHERE valid_to IS NULL AND instance_uuid IN :keys"
@@ -117,6 +129,8 @@ def instances(connection: Connection, instance_uuids: Sequence[str]) -> Standing
     metadata: defaultdict[str, dict[What, str | None]] = defaultdict(dict)
     for row in rows(connection, _METADATA, keys=instance_uuids):
         metadata[row["instance_uuid"]]["metadata", row["key"]] = row["value"]
+    for row in rows(connection, _OPEN_REBUILDS, keys=instance_uuids):
+        metadata[row["instance_uuid"]][REBUILD] = "open"
     found: Standings = {}
     for row in rows(connection, _INSTANCES, keys=instance_uuids):
         uuid = row["instance_uuid"]

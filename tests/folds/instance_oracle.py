@@ -202,12 +202,12 @@ class Model:
         self.raise_gap()
         held = self.live(METADATA)
         rebuild = self.instance["before_rebuild"]
-        completes = (
-            rebuild is not None
-            and rebuild["waits"]
-            and data["operation"] == "rebuild"
-            and rebuild["request_id"] == self.meta["request_id"]
+        own = rebuild is not None and (data["operation"], self.meta["request_id"]) == (
+            *("rebuild", rebuild["request_id"]),
         )
+        stored = (held.get(BASE), data["after"].get(BASE))
+        lost = self.origin == "RECONCILED" and stored[0] != stored[1] == self.instance["image_ref"]
+        completes = rebuild is not None and rebuild["waits"] and (own or lost)
         if completes:
             self.complete(data["after"], self.instance["image_ref"])
             rebuild["waits"] = False

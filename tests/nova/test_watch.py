@@ -140,7 +140,7 @@ def test_a_rebuild_is_completed_by_its_save(nova: Cell) -> None:
     assert len(nova.told()) == 4
 
 
-def test_a_kill_within_a_rebuild_leaves_what_is_told_complete_in_what_it_says(nova: Cell) -> None:
+def test_the_first_transaction_of_a_rebuild_tells_no_metadata(nova: Cell) -> None:
     nova.boot()
     nova.spawned()
     begin_rebuild(nova)
