@@ -15,7 +15,7 @@ mended; or it agrees, is gone from both, or is another source's to tell, and lac
 """
 
 from collections import Counter as Tally
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,16 +54,40 @@ class Page:
     agreeing: Mapping[str, Agreeing] = field(default_factory=dict)
 
 
+class Patience:
+    """How long a read model that is behind is waited for: so many pauses, anew after each time that
+    it came. What did not come is not waited for again.
+    """
+
+    def __init__(self, pauses_max: int, pause: Callable[[], None]) -> None:
+        self._pauses_max = self._left = pauses_max
+        self._pause = pause
+
+    def again(self) -> bool:
+        """Pauses, and says whether to look again."""
+        if self._left == 0:
+            return False
+        self._left -= 1
+        self._pause()
+        return True
+
+    def came(self) -> None:
+        """It was worth the while."""
+        self._left = self._pauses_max
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciliation:
     """A service's database beside a read model's connection, which sees one state a transaction.
 
-    `log` is the ledger; without it whatever is marked is in flight.
+    `log` is the ledger; without it whatever is marked is in flight. `patience` is for a projector
+    that is just behind its end, as it nearly always is where much happens.
     """
 
     engine: Engine
     read_model: Connection
     log: Log | None = None
+    patience: Patience = field(default_factory=lambda: Patience(0, lambda: None))
 
     def require_same_log(self) -> None:
         """Raises UsageError where the read model is of another log than the outbox feeds."""
@@ -120,15 +144,23 @@ class Reconciliation:
             found = counters.read(connection, names)
             marked = {name: counter for name, counter in found.items() if counter.unrecorded}
             unsent = waiting(connection, marked) if marked else set()
-        bounds = self.log.bounds() if self.log is not None and marked else None
         self.read_model.rollback()
-        if bounds is None:
-            return stream_id, {}
-        rows = queries.ledger.checkpoints(self.read_model)
-        reached = {row["log_partition"]: row["next_offset"] for row in rows}
-        if any(reached.get(partition, 0) < end for partition, (_, end) in bounds.items()):
+        if self.log is None or not marked or not self._reaches_the_end_of(self.log):
             return stream_id, {}
         return stream_id, {name: it for name, it in marked.items() if name not in unsent}
+
+    def _reaches_the_end_of(self, log: Log) -> bool:
+        """Whether the read model's transaction, which begins here, has all that the log has now."""
+        bounds = log.bounds()
+        while True:
+            rows = queries.ledger.checkpoints(self.read_model)
+            reached = {row["log_partition"]: row["next_offset"] for row in rows}
+            if all(reached.get(partition, 0) >= end for partition, (_, end) in bounds.items()):
+                self.patience.came()
+                return True
+            self.read_model.rollback()
+            if not self.patience.again():
+                return False
 
     def _compared(self, kind: Kind[Any], keys: Sequence[str]) -> Page:
         names = {kind.aggregate(key): key for key in keys}

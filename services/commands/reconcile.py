@@ -1,5 +1,6 @@
 """`reconcile glance|nova URL [--mend]`: where a service's database and the ledger differ."""
 
+import time
 from collections import Counter as Tally
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -17,13 +18,15 @@ from metaledger.services.commands.importing import Service, Teller, Url
 from metaledger.services.comparison import Absent, Difference
 from metaledger.services.output import Document, Views, progress
 from metaledger.services.reading import reading
-from metaledger.services.reconciling import Page, Reconciliation
+from metaledger.services.reconciling import Page, Patience, Reconciliation
 from metaledger.services.settings import Settings
 from metaledger.services.shell import DONE, NO, Shell, add_command
 from metaledger.services.terminal import table
 
 # A screen and a half; all of them are for --json.
 _SHOWN_MAX = 50
+# A projector that is behind is waited for as long as the guard waits.
+_PAUSES_MAX, _PAUSE_S = 50, 0.1
 _COLUMNS = ("aggregate", "what", "key", "ledger", "database")
 
 
@@ -73,7 +76,8 @@ def reconcile(
             if mend:
                 # A mark that goes says that this log lacks nothing: no other one may come after.
                 administration.bind(engine, log)
-        both = Reconciliation(engine=engine, read_model=read_model, log=log)
+        patience = Patience(_PAUSES_MAX, lambda: time.sleep(_PAUSE_S))
+        both = Reconciliation(engine=engine, read_model=read_model, log=log, patience=patience)
         both.require_same_log()
         mender = _mender(settings, engine) if mend else None
         for kind in kinds:

@@ -18,7 +18,7 @@ from metaledger.projector.database import connect
 from metaledger.schemas.meta import Origin
 from metaledger.services.comparison import Difference
 from metaledger.services.reading import reading
-from metaledger.services.reconciling import ELSEWHERE, IN_FLIGHT, Reconciliation
+from metaledger.services.reconciling import ELSEWHERE, IN_FLIGHT, Patience, Reconciliation
 
 from .kit import IMAGE, Cloud, put_image, put_property, put_tag, rename
 
@@ -248,6 +248,48 @@ def test_what_a_lost_time_told_and_is_not_projected_keeps_all_marks(known: Cloud
     assert {it.ledger for it in compare(known, mend=True)[0]} == {"lost"}
     assert known.unrecorded() == []
     assert_mended(known)
+
+
+def test_a_projector_that_is_just_behind_is_waited_for(known: Cloud) -> None:
+    with known.hooked.begin() as connection:
+        rename(connection, "a", "told")
+    known.relay()
+    administration.reseed(known.stock)
+    pauses = []
+
+    def pause() -> None:
+        pauses.append(1)
+        if len(pauses) == 2:
+            known.project()
+
+    with reading(known.read_model_url) as read_model:
+        both = Reconciliation(
+            engine=known.operator,
+            read_model=read_model,
+            log=known.log,
+            patience=Patience(3, pause),
+        )
+        (page,) = both.pages(IMAGE)
+    assert sorted(page.agreeing) == ["image:a", "image:b", "image:c"]
+
+
+def test_a_projector_that_does_not_come_is_waited_for_once(known: Cloud) -> None:
+    with known.hooked.begin() as connection:
+        rename(connection, "a", "told")
+    known.relay()
+    administration.reseed(known.stock)
+    pauses: list[int] = []
+    with reading(known.read_model_url) as read_model:
+        both = Reconciliation(
+            engine=known.operator,
+            read_model=read_model,
+            log=known.log,
+            patience=Patience(3, lambda: pauses.append(1)),
+        )
+        for _ in range(2):
+            (page,) = both.pages(IMAGE)
+            assert page.left_out == {IN_FLIGHT: 3}
+    assert len(pauses) == 3
 
 
 @pytest.mark.parametrize("recorded", [True, False])
