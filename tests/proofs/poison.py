@@ -52,8 +52,8 @@ from tests.servers import choice
 from tests.store.readmodels import engine_of, store_of, streamed
 
 from .expected import assert_rows, assert_same
+from .happenings import change
 from .proof import Proof, Run, running
-from .shop import change
 
 _EVENTS_EACH = 10  # on average
 _OPEN_IMAGES = 200  # whose events stand mixed in the log

@@ -1,8 +1,9 @@
-"""A service with images and instances of its own that emits with its changes, and knows what it
-committed.
+"""A service with images, instances and hypervisors of its own that tells of its changes, and knows
+what it committed.
 
-In the transaction of a change stands a row of `told` with the event that goes with it. So the
-service's own database says what the ledger must come to hold.
+In the transaction of a change stand the rows of `told` with the events that go with it. So the
+service's own database says what the ledger must come to hold. It tells in both ways there are: as a
+program with an emitter, and as the hooks do it (`producers/watching`).
 
 `python -m tests.proofs.shop URL SEED` is such a service as a process: it commits until it is ended,
 and tries again whatever its database does meanwhile.
@@ -12,6 +13,7 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import Random
@@ -30,57 +32,38 @@ from sqlalchemy import (
     create_engine,
     insert,
     select,
+    text,
     update,
 )
 from sqlalchemy.exc import DBAPIError
 
+from metaledger.producers.counters import Counter
 from metaledger.producers.emitter import Emitter
+from metaledger.producers.gathering import Gathering
 from metaledger.producers.outbox import Outbox
 from metaledger.producers.settings import ProducerSettings
-from metaledger.schemas.events import Draft, EventData, StreamNumber, recorded
+from metaledger.schemas.events import Draft, StreamNumber, recorded
 from metaledger.schemas.identity import uuid7
-from metaledger.schemas.image import (
-    ImageDataUploaded,
-    ImageDeleted,
-    ImageRegistered,
-    ImageUpdated,
-    Mode,
-    PropertyChange,
-    SnapshotUploaded,
-)
-from metaledger.schemas.instance import (
-    InstanceBooted,
-    InstanceDeleted,
-    InstanceRebuilt,
-    InstanceRelocated,
-    InstanceSystemMetadataSaved,
-    RelocationCause,
-    SnapshotPurpose,
-    SnapshotTaken,
-)
 from metaledger.schemas.jsonform import to_json
 
+from .happenings import HYPERVISORS, IMAGES, INSTANCES, happens
+
 SETTINGS = ProducerSettings(service="shop", host="shop-1")
-IMAGES, INSTANCES = 40, 10
 # In sorted order, or two shops would wait for each other's.
 AGGREGATES = sorted(
     [f"image:image-{n}" for n in range(IMAGES)]
     + [f"instance:instance-{n}" for n in range(INSTANCES)]
+    + [f"hypervisor:hypervisor-{n}" for n in range(HYPERVISORS)]
 )
-_KEYS = ("a", "b", "c", "d", "image_type", "os_glance_import")
-# What an image says it was made from, for whoever asks where it descends from.
-_BASE = "base_image_ref"
-_VALUES = (None, "", "1", "2", "snapshot", "\u202e\U0001f4be")
 
 _METADATA = MetaData()
-# The row of an aggregate is its lock; `properties` (an instance's system metadata) is null where it
-# is not there.
+# The row of an aggregate is its lock; `held` is null where it is not there.
 shelf = Table(
     "shelf",
     _METADATA,
     Column("aggregate", String(64), primary_key=True),
     Column("version", Integer, nullable=False),
-    Column("properties", Text),
+    Column("held", Text),
 )
 told = Table(
     "told",
@@ -89,6 +72,9 @@ told = Table(
     Column("version", Integer, primary_key=True),
     Column("event", Text, nullable=False),
 )
+
+# Takes what one transaction tells of an aggregate, which it was made for before the change.
+_Teller = Callable[[Sequence[Draft]], None]
 
 
 @dataclass
@@ -99,7 +85,9 @@ class Shop:
     random: Random
 
     def __post_init__(self) -> None:
-        self._emitter = Emitter(Outbox(SETTINGS, SETTINGS.codec()))
+        self._outbox = Outbox(SETTINGS, SETTINGS.codec())
+        self._emitter = Emitter(self._outbox)
+        self._hooked = Gathering[tuple[Draft, Mapping[str, Counter]]](self._record)
 
     def commit(self) -> None:
         """One transaction of one to three changes; one in ten is rolled back after all.
@@ -107,152 +95,86 @@ class Shop:
         Raises DBAPIError where the database is away: then nobody knows whether it was committed.
         """
         some = self.random.sample(range(len(AGGREGATES)), self.random.randint(1, 3))
+        self._commit([AGGREGATES[number] for number in sorted(some)], self._by_emitter)
+
+    def commit_as_hook(self) -> None:
+        """As `commit`, of one change, told by its counter as the hooks have it."""
+        self._commit([self.random.choice(AGGREGATES)], self._by_hook)
+
+    def has_prepared(self) -> bool:
+        """Whether its connection keeps statements prepared by now."""
+        if self.engine.dialect.name != "postgresql":
+            return False
+        with self.engine.connect() as connection:
+            return bool(connection.scalar(text("SELECT count(*) FROM pg_prepared_statements")))
+
+    def _commit(
+        self, aggregates: Sequence[str], teller: Callable[[Connection, str], _Teller]
+    ) -> None:
         with self.engine.connect() as connection:
             transaction = connection.begin()
-            for aggregate in (AGGREGATES[number] for number in sorted(some)):
+            for aggregate in aggregates:
                 if self.random.random() < 0.1:
-                    self._change_and_undo(connection, aggregate)
-                self._change(connection, aggregate)
+                    savepoint = connection.begin_nested()
+                    self._change(connection, aggregate, teller)
+                    savepoint.rollback()
+                self._change(connection, aggregate, teller)
             if self.random.random() < 0.1:
                 transaction.rollback()
             else:
                 transaction.commit()
 
-    def _change_and_undo(self, connection: Connection, aggregate: str) -> None:
-        savepoint = connection.begin_nested()
-        self._change(connection, aggregate)
-        savepoint.rollback()
-
-    def _change(self, connection: Connection, aggregate: str) -> None:
+    def _change(
+        self,
+        connection: Connection,
+        aggregate: str,
+        teller: Callable[[Connection, str], _Teller],
+    ) -> None:
         this = shelf.c.aggregate == aggregate
-        connection.execute(update(shelf).where(this).values(version=shelf.c.version + 1))
-        version, text = connection.execute(
-            select(shelf.c.version, shelf.c.properties).where(this)
-        ).one()
-        held = None if text is None else json.loads(text)
+        connection.execute(update(shelf).where(this).values(version=shelf.c.version))
+        tell = teller(connection, aggregate)
+        version, kept = connection.execute(select(shelf.c.version, shelf.c.held).where(this)).one()
         now = datetime.now(UTC)
-        kind, _, name = aggregate.partition(":")
-        happens = change if kind == "image" else change_instance
-        data, after = happens(self.random, name, held, now)
-        kept = None if after is None else json.dumps(after)
-        connection.execute(update(shelf).where(this).values(properties=kept))
-        draft = Draft(
-            data=data,
-            aggregate=aggregate,
-            context=SETTINGS.context(),
-            event_id=uuid7(now),
-            occurred_at=now,
-        )
-        number = StreamNumber(stream_id="shop", epoch=1, stream_seq=version)
-        event = recorded(draft, event_id="", number=number, occurred_at=now)
-        row = {"aggregate": aggregate, "version": version, "event": json.dumps(to_json(event))}
-        connection.execute(insert(told), row)
-        self._emitter.emit(connection, [draft])
-
-
-Properties = dict[str, str | None]
-
-
-def change(
-    random: Random, image_id: str, held: Properties | None, now: datetime
-) -> tuple[EventData, Properties | None]:
-    """What happens next to an image, and its properties then; None where there is no image."""
-    if held is None:
-        first = _some(random)
-        return ImageRegistered(image_id=image_id, status="queued", properties=first), first
-    if random.random() < 0.05:
-        return ImageDeleted(image_id=image_id, deleted_at=now), None
-    changed = _merge(random, held) if random.random() < 0.5 else _purge(random, held)
-    after = dict(changed.after or {})
-    if random.random() < 0.2:
-        told_too = {"before": None, "after": None} if random.random() < 0.5 else {}
-        changed = replace(changed, **told_too)
-    if random.random() < 0.1:
-        size = random.randrange(1 << 40)
-        if random.random() < 0.5:
-            instance = f"instance-{random.randrange(INSTANCES)}"
-            snapshot = SnapshotUploaded(
-                image_id=image_id,
-                instance_uuid=instance,
-                size=size,
-                status="active",
-                change=changed,
+        held = None if kept is None else json.loads(kept)
+        happening = happens(self.random, aggregate, held, now)
+        after = None if happening.held is None else json.dumps(happening.held)
+        last = version + len(happening.events)
+        connection.execute(update(shelf).where(this).values(version=last, held=after))
+        context = replace(SETTINGS.context(), request_id=happening.request_id)
+        drafts = []
+        for stream_seq, data in enumerate(happening.events, start=version + 1):
+            draft = Draft(
+                data=data,
+                aggregate=aggregate,
+                context=context,
+                event_id=uuid7(now),
+                occurred_at=now,
             )
-            return snapshot, after
-        upload = ImageDataUploaded(image_id=image_id, size=size, status="active", change=changed)
-        return upload, after
-    attributes = {"name": random.choice("xyz")} if random.random() < 0.3 else {}
-    return ImageUpdated(image_id=image_id, attributes=attributes, change=changed), after
+            number = StreamNumber(stream_id="shop", epoch=1, stream_seq=stream_seq)
+            event = to_json(recorded(draft, event_id="", number=number, occurred_at=now))
+            row = {"aggregate": aggregate, "version": stream_seq, "event": json.dumps(event)}
+            connection.execute(insert(told), row)
+            drafts.append(draft)
+        tell(drafts)
 
+    def _by_emitter(self, connection: Connection, _: str) -> _Teller:
+        return lambda drafts: self._emitter.emit(connection, drafts)
 
-def change_instance(
-    random: Random, uuid: str, held: Properties | None, now: datetime
-) -> tuple[EventData, Properties | None]:
-    """What happens next to an instance, and its system metadata then; None where there is none."""
-    image = _image(random)
-    first: Properties = {"image_base_image_ref": image, **_metadata(random)}
-    if held is None:
-        boot = InstanceBooted(instance_uuid=uuid, image_ref=image, system_metadata=first)
-        return boot, first
-    saved = {**held, **_metadata(random)}
-    place = random.choice("12")
-    return random.choice(
-        [
-            (InstanceDeleted(instance_uuid=uuid, deleted_at=now), None),
-            (InstanceRebuilt(instance_uuid=uuid, image_ref=image, before=held, after=first), first),
-            (
-                InstanceSystemMetadataSaved(
-                    instance_uuid=uuid, operation="save", before=held, after=saved
-                ),
-                saved,
-            ),
-            (
-                InstanceRelocated(
-                    instance_uuid=uuid,
-                    cause=RelocationCause.LIVE_MIGRATION,
-                    to_hypervisor_id=f"hypervisor-{place}",
-                    to_host=f"host-{place}",
-                ),
-                held,
-            ),
-            (
-                SnapshotTaken(
-                    instance_uuid=uuid,
-                    snapshot_image_id=_image(random),
-                    image_ref=random.choice([None, held["image_base_image_ref"]]),
-                    purpose=SnapshotPurpose.SNAPSHOT,
-                ),
-                held,
-            ),
-        ]
-    )
+    def _by_hook(self, connection: Connection, aggregate: str) -> _Teller:
+        """The counter is locked before the before-image is read."""
+        held: Mapping[str, Counter] = {}
+        with self._outbox.shield(connection, [aggregate]):
+            locked = self._outbox.locking(connection, aggregate)
+            connection.execute(select(shelf).where(shelf.c.aggregate == aggregate)).one()
+            held = locked()
+        return lambda drafts: self._hooked.add(connection, [(draft, held) for draft in drafts])
 
-
-def _metadata(random: Random) -> Properties:
-    return {f"image_{key}": value for key, value in _some(random).items()}
-
-
-def _merge(random: Random, held: Properties) -> PropertyChange:
-    new = _some(random)
-    removed = tuple(key for key in held if key not in new and random.random() < 0.2)
-    after = {key: value for key, value in {**held, **new}.items() if key not in removed}
-    return PropertyChange(mode=Mode.MERGE, set=new, removed=removed, before=held, after=after)
-
-
-def _purge(random: Random, held: Properties) -> PropertyChange:
-    """All is sent back that was read, and what was not read is lost."""
-    seen = {key: value for key, value in held.items() if random.random() < 0.9}
-    new = {key: value for key, value in seen.items() if random.random() < 0.8} | _some(random)
-    return PropertyChange(mode=Mode.PURGE, set=new, seen=tuple(seen), before=held, after=new)
-
-
-def _some(random: Random) -> Properties:
-    some = {key: random.choice(_VALUES) for key in _KEYS if random.random() < 0.3}
-    return some | ({_BASE: _image(random)} if random.random() < 0.2 else {})
-
-
-def _image(random: Random) -> str:
-    return f"image-{random.randrange(IMAGES)}"
+    def _record(
+        self, connection: Connection, gathered: Sequence[tuple[Draft, Mapping[str, Counter]]]
+    ) -> None:
+        held = {name: counter for _, its in gathered for name, counter in its.items()}
+        with self._outbox.shield_commit(connection, sorted(held)):
+            self._outbox.record(connection, [draft for draft, _ in gathered], held=held)
 
 
 def open_shop(url: str) -> None:
@@ -260,7 +182,7 @@ def open_shop(url: str) -> None:
     engine = create_engine(url, poolclass=NullPool)
     _METADATA.create_all(engine)
     with engine.begin() as connection:
-        new = [{"aggregate": it, "version": 0, "properties": None} for it in AGGREGATES]
+        new = [{"aggregate": it, "version": 0, "held": None} for it in AGGREGATES]
         connection.execute(insert(shelf), new)
 
 
@@ -278,7 +200,7 @@ def _serve(url: str, seed: int) -> None:
     shop = Shop(create_engine(url, pool_pre_ping=True), Random(seed))
     while not ended:
         try:
-            shop.commit()
+            shop.random.choice([shop.commit, shop.commit_as_hook])()
         except DBAPIError:
             time.sleep(0.2)  # as a service's own retry
         time.sleep(0.01)
