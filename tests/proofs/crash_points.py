@@ -2,8 +2,12 @@
 
 A life is a process that emits, relays and projects, and is killed (SIGKILL to itself) at one of
 its points: before or behind a write, a commit, a send, an acknowledgement, a read. The next life
-finds what it left. Now and then one comes through, and then the read model must be what the oracle
-says. Which kinds of points there are, a life tells that nobody kills; each gets its turn.
+finds what it left, and may be killed over it too. Then one comes through that adds nothing, and the
+read model must be what the oracle says: each time, row for row. Which kinds of points there are, a
+life tells that nobody kills; each gets its turn.
+
+What is compared grows with what is told, so there are several chains of lives, each with a ledger
+of its own.
 """
 
 import itertools
@@ -13,7 +17,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
@@ -46,17 +50,19 @@ from .shop import SETTINGS, Shop, open_shop, told_by
 # A dead relay's lease is soon over; small batches, so that there are many points.
 _RELAY = RelaySettings(lease_s=0.05, batch_rows_max=5)
 _PROJECTOR = Settings(batch_records_max=6, batch_time_max_s=0.05)
-_TRANSACTIONS = 4
-_CHECK_EVERY = 25
+# Those of a hook's are many, for a statement is only prepared once it has run some times.
+_EMITTED, _HOOKED = 2, 10
+_CHAIN_KILLS_MAX = 50
+_KILLED_AGAIN = 0.25
+_PREPARED = "hook, prepared"
 _LIFE_MAX_S = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a chain of lives keeps its three parts; `share` of the points are struck there."""
+    """Where a chain of lives keeps its three parts."""
 
     name: str
-    share: float
     service: str
     read_model: str
     log: Path | KafkaSettings
@@ -65,6 +71,15 @@ class Place:
         if isinstance(self.log, Path):
             return open_embedded_log(self.log)
         return open_kafka_log(self.log)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What places are made of; `share` of the points are struck there."""
+
+    name: str
+    share: float
+    new: Callable[[], Place]
 
 
 @dataclass
@@ -100,23 +115,29 @@ class _AskingWriter:
         self.writer.close()
 
 
-def live(place: Place, seed: int, fate: Fate, answer: Pipe) -> None:
-    """One life. Runs in a process of its own; tells at its end which points it passed."""
+def live(place: Place, seed: int | None, fate: Fate, answer: Pipe) -> None:
+    """One life, which emits nothing without a seed. Runs in a process of its own; tells at its end
+    which points it passed.
+    """
     errors_alone = structlog.make_filtering_bound_logger(logging.ERROR)
     structlog.configure(wrapper_class=errors_alone)
     ask_at_every_step(fate.ask)
-    _emit(place, Random(seed), fate)
+    if seed is not None:
+        _emit(place, Random(seed), fate)
     _relay(place, fate)
     _project(place, fate)
     answer.send(fate.passed)
 
 
 def _emit(place: Place, random: Random, fate: Fate) -> None:
-    fate.role = "emitter"
     engine = create_engine(place.service)
     shop = Shop(engine, random)
-    for _ in range(_TRANSACTIONS):
+    fate.role = "emitter"
+    for _ in range(_EMITTED):
         shop.commit()
+    for _ in range(_HOOKED):
+        fate.role = _PREPARED if shop.has_prepared() else "hook"
+        shop.commit_as_hook()
     engine.dispose()
 
 
@@ -154,11 +175,10 @@ def _project(place: Place, fate: Fate) -> None:
 
 
 class Lives:
-    """The lives of one place, one after the other."""
+    """The lives of one ground, one after the other, at one place after the other."""
 
-    def __init__(self, place: Place, random: Random) -> None:
-        self.place = place
-        self._random = random
+    def __init__(self, random: Random) -> None:
+        self.random = random
         # From a process with one thread and no connection, in which all is imported already.
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([__name__])
@@ -169,32 +189,37 @@ class Lives:
         """Each kind of point in turn, without end; in another order each time."""
         while True:
             kinds = sorted(self.points)
-            self._random.shuffle(kinds)
+            self.random.shuffle(kinds)
             yield from kinds
 
-    def strike(self, kind: str) -> None:
+    def learn(self, place: Place) -> None:
+        """A life that emits and that nobody kills, which tells what points there are."""
+        passed = self._run(place, Fate(), self.random.getrandbits(32))
+        assert passed is not None
+        self.points = Counter({**self.points, **passed})
+
+    def strike(self, place: Place, kind: str) -> None:
         """Lives until one has been killed at such a point."""
         while True:
-            fate = Fate(kind, self._random.randint(1, self.points[kind]))
-            passed = self._run(fate)
+            fate = Fate(kind, self.random.randint(1, self.points[kind]))
+            passed = self._run(place, fate, self.random.getrandbits(32))
             if passed is None:
                 self.struck[kind] += 1
                 return
             # It had fewer such points than another before it.
             self.points[kind] = max(1, passed[kind])
 
-    def come_through(self) -> int:
-        """A life that nobody kills; gives how many events the read model then rightly has."""
-        passed = self._run(Fate())
-        assert passed is not None
-        self.points = Counter({**self.points, **passed})
-        return assert_told(self.place.read_model, told_by(self.place.service))
+    def compare(self, place: Place) -> int:
+        """A life that relays and projects what others left, and that nobody kills; gives how many
+        events the read model then rightly has.
+        """
+        assert self._run(place, Fate(), None) is not None
+        return assert_told(place.read_model, told_by(place.service))
 
-    def _run(self, fate: Fate) -> Counter[str] | None:
+    def _run(self, place: Place, fate: Fate, seed: int | None) -> Counter[str] | None:
         """What it passed; None where it was killed. Raises where it ended in any other way."""
         mine, its = self._context.Pipe(duplex=False)
-        seed = self._random.getrandbits(32)
-        process = self._context.Process(target=live, args=(self.place, seed, fate, its))
+        process = self._context.Process(target=live, args=(place, seed, fate, its))
         process.start()
         its.close()
         process.join(_LIFE_MAX_S)
@@ -211,23 +236,33 @@ class Lives:
 
 
 def check(run: Run) -> None:
-    with places(run) as made:
-        lived = [_lives(run, place, max(1, round(run.size * place.share))) for place in made]
-    run.say("kills by point, on " + ", ".join(lives.place.name for lives in lived) + ":")
-    for kind in sorted(set().union(*(lives.points for lives in lived))):
-        run.say("".join(f"{lives.struck[kind]:6}" for lives in lived) + "  " + kind)
+    with grounds(run) as made:
+        lived = {it.name: _lives(run, it, max(1, round(run.size * it.share))) for it in made}
+    run.say("kills by point, on " + ", ".join(lived) + ":")
+    for kind in sorted(set().union(*(lives.points for lives in lived.values()))):
+        run.say("".join(f"{lives.struck[kind]:6}" for lives in lived.values()) + "  " + kind)
+    prepared = [kind for kind in lived["postgresql"].points if kind.startswith(_PREPARED)]
+    assert prepared, "no statement was prepared: this shows nothing of them"
 
 
-def _lives(run: Run, place: Place, size: int) -> Lives:
-    lives = Lives(place, Random(f"{run.seed} {place.name}"))
-    lives.come_through()
-    for number, kind in enumerate(itertools.islice(lives.kinds(), size), start=1):
-        lives.strike(kind)
-        if number % _CHECK_EVERY == 0:
-            lives.come_through()
-    events = lives.come_through()
-    _assert_rebuilt(run, place)
-    run.say(f"{place.name}: killed {size} times; {events} events, each there once")
+def _lives(run: Run, ground: Ground, size: int) -> Lives:
+    lives = Lives(Random(f"{run.seed} {ground.name}"))
+    kinds, events = lives.kinds(), 0
+    for first in range(0, size, _CHAIN_KILLS_MAX):
+        place = ground.new()
+        lives.learn(place)
+        events_of_chain = lives.compare(place)
+        for kind in itertools.islice(kinds, min(_CHAIN_KILLS_MAX, size - first)):
+            lives.strike(place, kind)
+            if lives.random.random() < _KILLED_AGAIN:
+                lives.strike(place, next(kinds))
+            events_of_chain = lives.compare(place)
+        events += events_of_chain
+        _assert_rebuilt(run, place)
+    run.say(
+        f"{ground.name}: killed {lives.struck.total()} times, and compared row for row after "
+        f"{size}; {events} events, each there once"
+    )
     return lives
 
 
@@ -240,35 +275,48 @@ def _assert_rebuilt(run: Run, place: Place) -> None:
 
 
 @contextmanager
-def places(run: Run) -> Iterator[list[Place]]:
-    """A chain on SQLite, one on PostgreSQL, and one whose log is in Kafka, all made and empty."""
+def grounds(run: Run) -> Iterator[list[Ground]]:
+    """One all in SQLite, one with PostgreSQL's databases, and one whose log is in Kafka."""
     with ExitStack() as stack:
         postgres = stack.enter_context(running(choice.new_postgres))
         broker = stack.enter_context(running(choice.new_broker))
-        topic = KafkaSettings(bootstrap=broker.bootstrap, topic="crash-points", send_timeout_s=10)
-        create_topic(topic, partitions=2, replication=1)
-        database = postgres.create_database
-        file = f"sqlite:///{run.folder}"
-        made = [
-            _made("sqlite", 0.45, f"{file}/service.db", f"{file}/read.db", run.folder / "log-1.db"),
-            _made("postgresql", 0.45, database(), database(), run.folder / "log-2.db"),
-            _made("kafka", 0.1, database(), database(), topic),
+        database, number = postgres.create_database, itertools.count(1)
+
+        def new_log() -> Path:
+            path = run.folder / f"log-{next(number)}.db"
+            create_embedded_log(path).close()
+            return path
+
+        def new_topic() -> KafkaSettings:
+            name = f"crash-points-{next(number)}"
+            topic = KafkaSettings(bootstrap=broker.bootstrap, topic=name, send_timeout_s=10)
+            create_topic(topic, partitions=2, replication=1)
+            return topic
+
+        def file() -> str:
+            return f"sqlite:///{run.folder}/{next(number)}.db"
+
+        yield [
+            Ground("sqlite", 0.45, lambda: _made(f"{next(number)}", file(), file(), new_log())),
+            Ground(
+                "postgresql",
+                0.45,
+                lambda: _made(f"{next(number)}", database(), database(), new_log()),
+            ),
+            Ground(
+                "kafka", 0.1, lambda: _made(f"{next(number)}", database(), database(), new_topic())
+            ),
         ]
-        yield made
 
 
-def _made(
-    name: str, share: float, service: str, read_model: str, log: Path | KafkaSettings
-) -> Place:
-    if isinstance(log, Path):
-        create_embedded_log(log).close()
+def _made(name: str, service: str, read_model: str, log: Path | KafkaSettings) -> Place:
     open_shop(service)
     engine = open_database(service)
     administration.install(engine)
     engine.dispose()
     with store_of(read_model):
         pass
-    return Place(name=name, share=share, service=service, read_model=read_model, log=log)
+    return Place(name=name, service=service, read_model=read_model, log=log)
 
 
 PROOF = Proof(
@@ -276,7 +324,7 @@ PROOF = Proof(
     promise="killed at any point, emitter, relay and projector lose nothing and double nothing",
     unit="kills",
     least=1,
-    short=200,
+    short=150,
     long=1_000,
     check=check,
 )
