@@ -1,8 +1,8 @@
 """A child of the proof `command-line`: `python -m tests.proofs.command_child SEED COUNT`.
 
 Runs so many hostile command lines in this process and in its current folder, and prints one JSON
-object of their exit statuses. It ends at the first that breaks the promise; which one, stands in
-the file `tried`.
+object of their exit statuses. Hypothesis draws them, by the seed. It ends at the first that breaks
+the promise; which one, stands in the file `tried`.
 """
 
 import io
@@ -16,6 +16,8 @@ from random import Random
 from typing import Any
 
 import typer
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 from sqlalchemy import create_engine, insert, text
 
 from metaledger.producers.administration import install
@@ -33,14 +35,16 @@ from .fuzz_targets import TARGETS, Broken
 SCENARIOS = sorted((Path(__file__).parents[1] / "scenarios").glob("*.jsonl"))
 # One that is rescued, one with disks.
 INSTANCES = ("0b7a4f2e-6d1c-4c3e-9a51-3f0f6f1d2c11", "f5000000-0000-4000-8000-000000000001")
-# These run until they are stopped.
-_ENDLESS = {("demo",), ("relay",), "--follow"}
+# These run until they are stopped; `relay` ends where its ledger can never be opened.
+_ENDLESS = {("demo",), "--follow"}
+_RELAY = ("relay",)
 _STATUSES = {0, 1, 2, 3}
 _FAILED = 2
 _LINES_OF_ERRORS_MAX = 21
-_OPTION_SHARE = 0.3
-_FITTING_SHARE = 0.8
+# Of ten.
+_OPTIONS, _STRAY_WORDS, _FITTING_ONES = 3, 1, 8
 _POISON = 40
+_AT_ONCE_MAX = 20
 _LINES_MAX = 6
 _HOSTILE = (
     "",
@@ -88,6 +92,11 @@ _URLS = (
     "mysql+nope://u:secret@h/x",
     "kafka://u:secret@h:9092/t",
 )
+_OF_RELAY = {
+    "ledger": (*_URLS, "kafka://", "http://127.0.0.1:1", "sqlite:////dev/null", "nope"),
+    # A spool is made where there is none, with its folders.
+    "spool": ("spool.db", "bytes", "lines.jsonl", "bytes/spool.db"),
+}
 _GOOD = ("sqlite:///good.db", "sqlite:///good.db", "sqlite:///poison.db")
 _BAD = ("sqlite:///bytes", "sqlite:///torn.db")
 _QUERIES = (
@@ -185,7 +194,15 @@ def _below(node: Any, name: tuple[str, ...]) -> Iterator[Command]:
         yield from _below(child, (*name, word))
 
 
-def drawn(command: Command, random: Random) -> list[str]:
+# A NUL no argument can have, and no file is to be made outside of the folder.
+_WORDS_OF_ANYBODY = st.sampled_from(_HOSTILE) | st.text(
+    st.characters(exclude_characters="\0/"), max_size=30
+)
+_ONE_OF_TEN = st.integers(0, 9)
+
+
+@st.composite
+def command_lines(draw: st.DrawFn, command: Command) -> list[str]:
     """A command line: each parameter with what it wants, with what it does not, or left out."""
     words = list(command.name)
     for parameter in command.parameters:
@@ -194,23 +211,25 @@ def drawn(command: Command, random: Random) -> list[str]:
             continue
         # Without a ledger and a read model of its own a command does little.
         wanted = parameter.required or parameter.name in {"ledger", "read_model"}
-        if not wanted and random.random() > _OPTION_SHARE:
+        if not wanted and draw(_ONE_OF_TEN) >= _OPTIONS:
             continue
         if option is not None:
             words.append(option)
         if not (option and parameter.is_flag):
-            words.append(_value(parameter.name, random))
-    if random.random() < _OPTION_SHARE / 3:
-        words.insert(random.randrange(len(words) + 1), random.choice(_HOSTILE))
+            words.append(draw(_values(command, parameter.name)))
+    # It could take the place of the relay's ledger.
+    if command.name != _RELAY and draw(_ONE_OF_TEN) < _STRAY_WORDS:
+        words.insert(draw(st.integers(0, len(words))), draw(_WORDS_OF_ANYBODY))
     return words
 
 
-def _value(name: str, random: Random) -> str:
-    fitting = _FITTING.get(name)
-    if fitting and random.random() < _FITTING_SHARE:
-        return random.choice(fitting)
-    # A NUL no argument can have.
-    return random.choice(_HOSTILE)
+def _values(command: Command, name: str) -> st.SearchStrategy[str]:
+    if command.name == _RELAY and name in _OF_RELAY:
+        return st.sampled_from(_OF_RELAY[name])
+    if name not in _FITTING:
+        return _WORDS_OF_ANYBODY
+    fitting = st.sampled_from(_FITTING[name])
+    return _ONE_OF_TEN.flatmap(lambda at: fitting if at < _FITTING_ONES else _WORDS_OF_ANYBODY)
 
 
 def lay_out(random: Random) -> None:
@@ -255,7 +274,7 @@ def hostile_files(random: Random) -> None:
     Path("settings").write_bytes(mutated(_SETTINGS_MATERIAL, random))
     torn = Path(random.choice(["good.db", "read.db"])).read_bytes()
     Path("torn.db").write_bytes(mutated(Material([torn], [b"\0" * 100, b"\xff" * 100]), random))
-    Path("bytes").write_bytes(random.randbytes(random.choice([0, 1, 100, 5_000])))
+    Path("bytes").write_bytes(random.randbytes(random.choice([0, 1, 100, 1_000])))
     for leftover in Path().glob("new.db*"):
         leftover.unlink()
 
@@ -301,18 +320,40 @@ def check(words: Sequence[str]) -> int:
     return status
 
 
-def main(seed: int, count: int) -> None:
-    random = Random(seed)
-    known = commands()
+def main(chance: int, count: int) -> None:
+    random = Random(chance)
     lay_out(random)
-    statuses: Counter[str] = Counter()
-    for _ in range(count):
+    known, statuses, left = commands(), Counter[str](), count
+    # Hypothesis would draw some of them often, and others never.
+    at_once = min(_AT_ONCE_MAX, max(1, count // len(known)))
+    while left > 0:
+        for command in random.sample(known, len(known)):
+            some = min(at_once, left)
+            if some:
+                run_some(command, some, random.getrandbits(31), statuses)
+            left -= some
+    print(json.dumps(statuses))
+
+
+def run_some(command: Command, count: int, chance: int, statuses: Counter[str]) -> None:
+    """So many lines of one command; counts how they ended."""
+
+    # What a command leaves is there for the next one: none can be made smaller by itself.
+    @seed(chance)
+    @settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(command_lines(command), st.randoms(use_true_random=False))
+    def run(words: list[str], random: Random) -> None:
         hostile_files(random)
-        command = random.choice(known)
-        words = drawn(command, random)
         Path("tried").write_text(json.dumps(words))
         statuses[f"{' '.join(command.name)}: {check(words)}"] += 1
-    print(json.dumps(statuses))
+
+    run()
 
 
 if __name__ == "__main__":

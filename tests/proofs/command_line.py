@@ -1,8 +1,8 @@
 """Whatever is typed and whatever the files hold: a documented exit status and one sentence.
 
-The command lines run in child processes (`command_child`), many in each, through the entry point's
-own function. Each command and option is found where the command line has it, so that a new one is
-tried too.
+Hypothesis draws the command lines in child processes (`command_child`), which run many each,
+through the entry point's own function. Each command and option is found where the command line has
+it, so that a new one is tried too.
 """
 
 import json
@@ -18,10 +18,12 @@ from .proof import Proof, Run
 
 ROOT = Path(__file__).parents[2]
 _SHOWN_CHARS_MAX = 4000
+LEAST = 150
 
 
 def check(run: Run) -> None:
-    processors = os.cpu_count() or 1
+    # Each has to come to every command.
+    processors = min(os.cpu_count() or 1, run.size // LEAST)
     seeds = [run.random.getrandbits(31) + index for index in range(processors)]
     with ThreadPoolExecutor(processors) as pool:
         ended = pool.map(
@@ -70,7 +72,7 @@ PROOF = Proof(
     name="command-line",
     promise="every hostile command line and file ends in an exit status of 0 to 3 and a sentence",
     unit="command lines",
-    least=150,
+    least=LEAST,
     short=1_500,
     long=50_000,
     check=check,
