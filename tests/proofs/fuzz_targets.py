@@ -30,6 +30,7 @@ from tests.contract.samples import EVENTS
 from .fuzz_meter import CPU_S_MAX, Meter
 
 TAKEN = "taken"
+RECORD = "record"
 GOLDEN = Path(__file__).parents[1] / "contract" / "golden"
 # A busy machine makes one reading slow; a hostile input makes each.
 _READINGS_MAX = 3
@@ -242,7 +243,7 @@ _TOKENS = [
 
 TARGETS: tuple[Target, ...] = (
     Target(
-        name="record",
+        name=RECORD,
         share=70,
         read=_record,
         holds=_event_holds,
