@@ -1,13 +1,13 @@
 """The relay beside a bare producer: an outbox on PostgreSQL into Kafka, and the same bytes from
 memory.
 
-The bare loop has the records already, sends them with the writer's own settings (idempotent,
-`acks=all`, the same batches and compression), and asks at the end whether all were taken. It reads
-no database, keeps no order across a failure, and deletes nothing.
+The bare loop has the records already and knows their partitions, sends them with the writer's own
+settings (idempotent, `acks=all`, the same batches and compression), and asks at the end whether all
+were taken. It reads no database, hashes no key, keeps no order across a failure, and deletes
+nothing.
 """
 
 import gc
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
@@ -42,7 +42,7 @@ def _run(bench: Bench) -> Figure:
     count = _EVENTS[bench.size]
     settings = ProducerSettings(service="benchmark", host="here")
     outbox = Outbox(settings, settings.codec())
-    ratios, seen = [], []
+    records: list[tuple[NewRecord, int]] = []
     with _database() as engine, _log() as (kafka, log), closing(log.writer()) as writer:
         administration.install(engine)
         relay = Relay(
@@ -55,38 +55,40 @@ def _run(bench: Bench) -> Figure:
         )
         with closing(_producer(kafka)) as producer:
             # The first round connects both, and counts for nothing.
-            for number in range(_ROUNDS[bench.size] + 1):
+            rounds = _ROUNDS[bench.size] + 1
+            timed = bench.pairs(
+                lambda: _send(producer, kafka.topic, records), relay.drain, rounds=rounds
+            )
+            pairs = []
+            for number in range(rounds):
                 events = islice(history(count, first=number * count), count)
                 _fill(engine, outbox, events)
-                records = _waiting(engine)
+                records[:] = _waiting(engine, log.partitions)
                 _set_garbage_aside()
-                started = time.perf_counter()
-                _send(producer, kafka.topic, records)
-                bare_s = time.perf_counter() - started
-                del records
-                _set_garbage_aside()
-                ours_s = bench.seconds(relay.drain)
-                assert not _waiting(engine)
-                if number:
-                    ratios.append(bare_s / ours_s)
-                    seen.append((bare_s, ours_s))
-    bare_s, ours_s = map(min, zip(*seen, strict=True))
+                pairs.append(next(timed))
+                assert not _waiting(engine, log.partitions)
+    ratios = [bare_s / ours_s for bare_s, ours_s in pairs[1:]]
+    bare_s, ours_s = map(min, zip(*pairs[1:], strict=True))
     return figure(ratios, f"{count / ours_s:,.0f} events a second beside {count / bare_s:,.0f}")
 
 
 def _set_garbage_aside() -> None:
-    """What the benchmark itself holds is not looked through while either side runs."""
+    """What the benchmark itself holds is not looked through while the two run."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()
 
 
-def _send(producer: KafkaProducer, topic: str, records: Sequence[NewRecord]) -> None:
+def _send(producer: KafkaProducer, topic: str, records: Sequence[tuple[NewRecord, int]]) -> None:
     futures = [
         producer.send(
-            topic, key=record.key.encode(), value=record.value, headers=topics.headers(record)
+            topic,
+            key=record.key.encode(),
+            value=record.value,
+            headers=topics.headers(record),
+            partition=partition,
         )
-        for record in records
+        for record, partition in records
     ]
     producer.flush()
     for future in futures:
@@ -114,9 +116,10 @@ def _fill(engine: Engine, outbox: Outbox, events: Iterator[Event]) -> None:
             outbox.record(connection, drafts)
 
 
-def _waiting(engine: Engine) -> list[NewRecord]:
+def _waiting(engine: Engine, partitions: int) -> list[tuple[NewRecord, int]]:
+    """What the outbox holds, each with its partition."""
     with engine.connect() as connection:
-        return [
+        found = [
             NewRecord(
                 key=row.aggregate,
                 value=bytes(row.value),
@@ -128,6 +131,7 @@ def _waiting(engine: Engine) -> list[NewRecord]:
             )
             for row in connection.execute(select(table).order_by(table.c.id))
         ]
+    return [(it, topics.partition_of(it.key.encode(), partitions)) for it in found]
 
 
 @contextmanager
