@@ -5,7 +5,7 @@ sentence each; nothing is a difference but what the ledger says otherwise than N
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from ..glance.ledger import recorded
 from ..glance.readmodel import ReadModel
 from .harness import Kept
 
-# What nova-compute told stands beside the cells, in no database of Nova's.
-SPOOL = "spool"
+# What nova-compute told stands beside the cells, in no database of Nova's; and so does what the
+# tests' image service was given (`functional`).
+SPOOL, IMAGES = "spool", "images"
 INSTANCES = text("""
-    SELECT instances.uuid, image_ref, instances.deleted, compute_nodes.uuid AS hypervisor_id,
-           instance_extra.flavor
+    SELECT instances.uuid, image_ref, instances.deleted, vm_state, instances.host,
+           compute_nodes.uuid AS hypervisor_id, instance_extra.flavor
       FROM instances
       LEFT JOIN compute_nodes ON compute_nodes.id = instances.compute_id
       LEFT JOIN instance_extra ON instance_extra.instance_uuid = instances.uuid
@@ -35,6 +36,21 @@ UNRECORDED = text("SELECT aggregate FROM metaledger_counters WHERE unrecorded_si
 LIVE = text("""
     SELECT key, value FROM instance_metadata_history
      WHERE instance_uuid = :uuid AND valid_to IS NULL""")
+STAYS = text("""
+    SELECT hypervisor_id, host FROM instance_locations
+     WHERE instance_uuid = :uuid AND valid_to IS NULL""")
+ATTRIBUTES = text("""
+    SELECT key, value FROM instance_attribute_history
+     WHERE instance_uuid = :uuid AND kind = 'attribute' AND valid_to IS NULL""")
+# One that no service has claimed has no host.
+NODES = text("""
+    SELECT uuid, host, hypervisor_hostname, hypervisor_type, deleted FROM compute_nodes
+     WHERE host IS NOT NULL""")
+HYPERVISORS = text("SELECT * FROM hypervisors")
+HOSTS = text("SELECT host FROM hypervisor_hosts WHERE hypervisor_id = :id AND valid_to IS NULL")
+GIVEN = text("SELECT image_id, instance_uuid, image_type FROM snapshots")
+TAKEN = text("SELECT image_id, instance_uuid, purpose FROM snapshots_taken")
+TYPES = {"SNAPSHOT": "snapshot", "SHELVE": "snapshot", "BACKUP": "backup"}
 # What a fold raises where it was told something wrong, or where Nova did something wrong.
 ANOMALIES = text("""
     SELECT kind, aggregate_id, details FROM anomalies
@@ -51,11 +67,16 @@ class Compared:
 
     def __init__(self, cells: Sequence[Kept], folder: Path) -> None:
         folder.mkdir(parents=True)
-        self.events = [event for cell in cells for event in recorded(cell.url)]
-        self._cells = [
-            create_engine(cell.url, poolclass=NullPool) for cell in cells if cell.cell != SPOOL
-        ]
-        self._model = ReadModel(folder, *(cell.url for cell in cells))
+        told = [cell for cell in cells if cell.cell != IMAGES]
+        self.events = [event for cell in told for event in recorded(cell.url)]
+        self._cells, self._images = (
+            [create_engine(cell.url, poolclass=NullPool) for cell in some]
+            for some in (
+                [cell for cell in told if cell.cell != SPOOL],
+                [cell for cell in cells if cell.cell == IMAGES],
+            )
+        )
+        self._model = ReadModel(folder, *(cell.url for cell in told))
         try:
             self._model.catch_up()
             self.instances = {
@@ -83,6 +104,8 @@ class Compared:
             cell, row = held[uuid]
             found = self._of_instance(cell, row, self.instances[uuid])
             yield from (f"{uuid}: {it}" for it in found)
+        yield from self._hypervisors()
+        yield from self._snapshots()
         for anomaly in self._model.rows(ANOMALIES):
             yield "{aggregate_id}: {kind} {details}".format(**anomaly)
         for row in [row for cell in self._cells for row in _rows(cell, UNRECORDED)]:
@@ -105,22 +128,64 @@ class Compared:
                 yield f"{event.type} of {aggregate} is {origin}"
 
     def _of_instance(self, cell: Engine, row: Any, told: dict[str, Any]) -> Iterator[str]:
-        uuid, deleted = row.uuid, row.deleted != 0
-        if (told["deleted_at"] is not None) != deleted:
-            yield f"deleted: {deleted} in Nova, {told['deleted_at']} in the ledger"
-        if told["image_ref"] != (row.image_ref or self._image_of_volume(uuid)):
-            yield f"image: {row.image_ref} in Nova, {told['image_ref']} in the ledger"
-        if not deleted and told["hypervisor_id"] != row.hypervisor_id:
-            yield f"hypervisor: {row.hypervisor_id} in Nova, {told['hypervisor_id']} in the ledger"
-        flavor = json.loads(row.flavor)["cur"]["nova_object.data"]["name"]
-        # No event tells that a flavor changed: the ledger has that of the boot.
-        if not _rows(cell, RESIZED, uuid=uuid)[0][0] and told["flavor"] != flavor:
-            yield f"flavor: {flavor} in Nova, {told['flavor']} in the ledger"
+        uuid = row.uuid
+        attributes = self._live(ATTRIBUTES, uuid)
+        stays = [(it["hypervisor_id"], it["host"]) for it in self._model.rows(STAYS, uuid=uuid)]
+        image = row.image_ref or self._image_of_volume(uuid)
         stored = {it.key: it.value for it in _rows(cell, METADATA, uuid=uuid)}
-        expected = {} if deleted else recorded_metadata(stored)
-        live = {it["key"]: it["value"] for it in self._model.rows(LIVE, uuid=uuid)}
-        if live != expected:
-            yield f"metadata: {expected} in Nova, {live} in the ledger"
+        flavor = json.loads(row.flavor)["cur"]["nova_object.data"]["name"]
+        both: dict[str, tuple[object, object]] = {
+            "booted": (True, told["booted_at"] is not None),
+            "image": (image, told["image_ref"]),
+            "deleted": (bool(row.deleted), told["deleted_at"] is not None),
+            "live image": (image, attributes.get("image_ref")),
+            "rescued": (row.vm_state == "rescued", told["rescue_image_ref"] is not None),
+            "hypervisor": (row.hypervisor_id, told["hypervisor_id"]),
+            "place": ([] if row.host is None else [(row.hypervisor_id, row.host)], stays),
+            "metadata": (recorded_metadata(stored), self._live(LIVE, uuid)),
+        }
+        if row.deleted:
+            both |= {
+                "live image": (None, attributes.get("image_ref")),
+                "rescued": (False, told["rescue_image_ref"] is not None),
+                "place": ([], stays),
+                "metadata": ({}, self._live(LIVE, uuid)),
+            }
+            # Where it was last Nova may have forgotten.
+            del both["hypervisor"]
+        # No event tells that a flavor changed: the ledger has that of the boot.
+        if not _rows(cell, RESIZED, uuid=uuid)[0][0]:
+            both["flavor"] = (flavor, told["flavor"])
+        yield from _differing(both)
+
+    def _live(self, query: Any, uuid: str) -> dict[str, str | None]:
+        return {row["key"]: row["value"] for row in self._model.rows(query, uuid=uuid)}
+
+    def _hypervisors(self) -> Iterator[str]:
+        """Nova's compute nodes, and by which names they are or were reached."""
+        held = {row.uuid: row for cell in self._cells for row in _rows(cell, NODES)}
+        told = {row["hypervisor_id"]: row for row in self._model.rows(HYPERVISORS)}
+        for uuid in sorted(held.keys() ^ told.keys()):
+            yield f"hypervisor {uuid} is in {'Nova' if uuid in held else 'the ledger'} alone"
+        for uuid in sorted(held.keys() & told.keys()):
+            row, tells = held[uuid], told[uuid]
+            names = ("host", "hypervisor_hostname", "hypervisor_type")
+            both = {name: (getattr(row, name), tells[name]) for name in names}
+            both["removed"] = (bool(row.deleted), tells["removed_at"] is not None)
+            hosts = [it["host"] for it in self._model.rows(HOSTS, id=uuid)]
+            both["live host"] = ([] if row.deleted else [row.host], hosts)
+            yield from (f"hypervisor {uuid}: {it}" for it in _differing(both))
+
+    def _snapshots(self) -> Iterator[str]:
+        """What the image service was given, deleted ones too."""
+        given = {tuple(row) for service in self._images for row in _rows(service, GIVEN)}
+        taken = {
+            (row["image_id"], row["instance_uuid"], TYPES[row["purpose"]])
+            for row in self._model.rows(TAKEN)
+        }
+        for snapshot in sorted(given ^ taken):
+            where = "the image service" if snapshot in given else "the ledger"
+            yield f"snapshot {snapshot} is in {where} alone"
 
     def _image_of_volume(self, uuid: str) -> str | None:
         """The image that the volume was last rebuilt from, of which Nova's row says nothing."""
@@ -130,6 +195,12 @@ class Compared:
             if isinstance(it.data, InstanceRebuilt) and it.data.instance_uuid == uuid
         ]
         return rebuilt[-1] if rebuilt else None
+
+
+def _differing(both: Mapping[str, tuple[object, object]]) -> Iterator[str]:
+    for what, (holds, tells) in both.items():
+        if holds != tells:
+            yield f"{what}: {holds} in Nova, {tells} in the ledger"
 
 
 def _rows(cell: Engine, query: Any, **parameters: str) -> list[Any]:

@@ -9,7 +9,8 @@ OS_DATABASE__CONNECTION_PARAMETERS=plugin=metaledger the engine plugin is loaded
 to Nova here is done to the fixtures of its tests: an outbox is installed behind the schema of each
 cell, as `metaledger outbox install` does, and the database is copied before it is thrown away, into
 `FOLDER/<test>@<cell>.sqlite`; what its tests have for notifiers hand each notification on to the
-notification driver, whose spool is `FOLDER/<test>@spool.sqlite`. Ends with 1 where a test failed.
+notification driver, whose spool is `FOLDER/<test>@spool.sqlite`; and each snapshot that their image
+service is given is noted in `FOLDER/<test>@images.sqlite`. Ends with 1 where a test failed.
 """
 
 import logging
@@ -91,10 +92,34 @@ def notify(folder: Path) -> None:
     conf.ConfFixture.setUp = setUp
 
 
+def keep_snapshots(folder: Path) -> None:
+    """From now on it is noted which snapshots the image service was given: some go again."""
+    create = fixtures.GlanceFixture.create
+
+    def created(self: Any, *args: Any, **options: Any) -> Any:
+        image = create(self, *args, **options)
+        properties = image.get("properties", {})
+        # A resize from cell to cell takes one of its own, and tells nobody of it.
+        is_temporary = image.get("name", "").endswith("-resize-temp")
+        if "instance_uuid" in properties and not is_temporary:
+            row = (image["id"], properties["instance_uuid"], properties["image_type"])
+            notes = sqlite3.connect(folder / f"{Result.running}@images.sqlite")
+            with notes:
+                notes.execute(
+                    "CREATE TABLE IF NOT EXISTS snapshots (image_id, instance_uuid, image_type)"
+                )
+                notes.execute("INSERT INTO snapshots VALUES (?, ?, ?)", row)
+            notes.close()
+        return image
+
+    fixtures.GlanceFixture.create = created
+
+
 def main() -> int:
     folder, *names = sys.argv[1:]
     keep_databases(Path(folder))
     notify(Path(folder))
+    keep_snapshots(Path(folder))
     logging.getLogger().setLevel(logging.ERROR)
     tests = unittest.defaultTestLoader.loadTestsFromNames(
         [f"nova.tests.functional.{name}" for name in names]
