@@ -69,7 +69,8 @@ class Output:
         with _while_somebody_reads():
             for part in parts:
                 text = Text(part) if isinstance(part, str) else part
-                self._console.print(text, soft_wrap=isinstance(text, Text))
+                # What is wider than the terminal is the terminal's to fold, and never cut.
+                self._console.print(text, soft_wrap=isinstance(text, Text), crop=False)
             self._stdout.flush()
 
     def stream(

@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 from rich.text import Text
-from rich.tree import Tree
 
 from metaledger.services import queries
+from metaledger.services.graph import Graph
 from metaledger.services.output import Document, Views
 from metaledger.services.queries import Row
 from metaledger.services.reading import reading
@@ -100,19 +100,14 @@ def _edge(row: Row) -> Document:
     }
 
 
-def _drawn(found: Sequence[Row], root: str, asked: str) -> Tree:
-    """The tree from the root down. A cycle has no root: it is cut where the paths were."""
-    children: Mapping[str, list[Row]] = defaultdict(list)
+def _drawn(found: Sequence[Row], root: str, asked: str) -> Graph:
+    """What stands below the root. A cycle has no root: it is cut where the paths were."""
     by_id = {row["image_id"]: row for row in found}
+    children: Mapping[str, list[str]] = defaultdict(list)
     for row in found:
         if row["edge_image_id"] in by_id and row["image_id"] != root:
-            children[row["edge_image_id"]].append(row)
-    drawn = Tree(_label(by_id[root], asked))
-    waiting = [(drawn, root)]
-    while waiting:
-        branch, image_id = waiting.pop()
-        waiting += [(branch.add(_label(row, asked)), row["image_id"]) for row in children[image_id]]
-    return drawn
+            children[row["edge_image_id"]].append(row["image_id"])
+    return Graph(root, children, {it: _label(row, asked) for it, row in by_id.items()})
 
 
 def _label(row: Row, asked: str) -> Text:

@@ -17,7 +17,7 @@ def test_the_demo_tells_what_each_incident_lost_and_what_is_known(metaledger, ho
     for told in (
         *("901534", "purged", "properties_lost_to_purge", "key1", "value1", "req-2"),
         *("1460079", "virtio", "scsi", "ide", "boot_metadata_overwritten"),
-        *("└── cccccccc", "windows", "base_image_ref_dropped"),
+        *("* cccccccc", "windows", "base_image_ref_dropped"),
         *("1419785", "renamed", "DENY", "ALLOW", "hypervisor_host_changed"),
         *("qcow2", "no space left", "disk_layout_mismatch"),
     ):

@@ -1,5 +1,12 @@
 """`image lineage` and `snapshot show`, from events to what a person and a program see."""
 
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+
 import pytest
 
 from .samples import SCENARIO, file_of, registered
@@ -42,8 +49,8 @@ def test_the_base_that_a_rebuild_dropped_is_known(metaledger):
     told = metaledger("image", "lineage", C)
     assert (told.status, told.err) == (0, "")
     root, leaf = told.out.splitlines()[-2:]
-    assert root.startswith(f"{B}  windows")
-    assert leaf.startswith(f"└── {C}  snap")
+    assert root.startswith(f"* {B}  windows")
+    assert leaf.startswith(f"* {C}  snap")
     assert f"snapshot of {INSTANCE}" in leaf
 
 
@@ -96,8 +103,8 @@ def test_a_cycle_is_drawn_once_and_ends(metaledger, told):
     told(declaring("a", "b"), declaring("b", "a"), declaring("self", "self"))
     told_of = metaledger("image", "lineage", "a")
     assert told_of.status == 0
-    assert told_of.out.splitlines()[-2:] == ["b  (declared)", "└── a  (declared)"]
-    assert metaledger("image", "lineage", "self").out.splitlines()[-1].startswith("self")
+    assert told_of.out.splitlines()[-2:] == ["* b  (declared)", "* a  (declared)"]
+    assert metaledger("image", "lineage", "self").out.splitlines()[-1].startswith("* self")
     kinds = metaledger("--json", "anomalies", "--kind", "lineage_cycle").document
     assert sorted(one["aggregate_id"] for one in kinds) == ["a", "b", "self"]
 
@@ -107,3 +114,48 @@ def test_what_a_user_wrote_stays_harmless_in_a_tree(metaledger, told):
     out = metaledger("image", "lineage", "child").out
     assert "\x1b" not in out
     assert "\u202e" not in out
+
+
+def on_a_terminal(*arguments, columns=80):
+    """What a pseudo terminal is sent, line by line, without its styles."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    command = [sys.executable, "-m", "metaledger.services", *arguments]
+    environment = {"TERM": "xterm", "HOME": os.environ["HOME"], "PATH": os.environ["PATH"]}
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        sent = b""
+        try:
+            while part := os.read(ours, 65536):
+                sent += part
+        except OSError:
+            # The end of a pseudo terminal whose other side is closed.
+            pass
+        finally:
+            os.close(ours)
+    assert process.returncode == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", sent.decode()).splitlines()
+
+
+@pytest.mark.parametrize("depth", [1, 20, 300])
+def test_each_image_of_a_deep_chain_is_whole_on_a_line_of_a_terminal(told, depth):
+    chain = [f"aaaaaaaa-1111-4111-8111-{number:012}" for number in range(depth + 1)]
+    branch = [f"bbbbbbbb-2222-4222-8222-{number:012}" for number in range(2)]
+    asked = chain[depth // 2]
+    bases = {**dict(zip(chain, [None, *chain], strict=False)), branch[0]: asked}
+    bases[branch[1]] = branch[0]
+    told(*(declaring(image, base) for image, base in bases.items()))
+    lines = on_a_terminal("image", "lineage", asked)
+    assert max(map(len, lines)) <= 80
+    for image in bases:
+        [line] = [line for line in lines if re.search(rf"\* {image}(?!\S)", line)]
+        assert len(line) - len(line.lstrip("│├└─ ")) <= 4
+
+
+@pytest.mark.usefixtures("scenario")
+def test_the_instance_of_a_snapshot_is_whole_on_a_line_of_a_terminal():
+    lines = on_a_terminal("image", "lineage", C, columns=60)
+    assert max(map(len, lines)) <= 60
+    assert f"{INSTANCE})" in lines[-1]
