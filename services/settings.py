@@ -88,7 +88,8 @@ class Settings:
     `spool_folder` holds the operator's own spools, one for each ledger. `guard` calls a source
     fresh for `guard_source_lag_max_s` and waits `guard_wait_s` for the projector; `guard_streams`
     are the sources that place instances (none named: all that report). `user` is who runs this
-    process, and `file` the configuration file that was read.
+    process, `file` the configuration file that was read, and `named` says which of `ledger` and
+    `read_model` somebody chose.
     """
 
     ledger: str = field(default="sqlite:///metaledger.db", repr=False)
@@ -107,6 +108,7 @@ class Settings:
     projector: ProjectorSettings = field(default_factory=ProjectorSettings)
     user: str | None = None
     file: Path | None = None
+    named: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +147,14 @@ def load_settings(
             f"kafka.send_timeout_s, {settings.kafka.send_timeout_s:g}: each slow send would lose "
             "the lease; make the lease longer"
         )
+    of_ledger = ledger or environment.get(LEDGER_VARIABLE) or given.get("ledger")
+    of_model = read_model or environment.get(READ_MODEL_VARIABLE) or given.get("read_model")
+    chosen = {"ledger": of_ledger, "read_model": of_model}
     return replace(
         settings,
-        ledger=ledger or environment.get(LEDGER_VARIABLE) or settings.ledger,
-        read_model=read_model or environment.get(READ_MODEL_VARIABLE) or settings.read_model,
+        ledger=of_ledger or settings.ledger,
+        read_model=of_model or settings.read_model,
+        named=frozenset(name for name, url in chosen.items() if url),
     )
 
 
@@ -218,7 +224,7 @@ def _beside(url: str, folder: Path) -> str:
 
 
 # What a table of the file cannot say: it comes from the process, or stands elsewhere in the file.
-_NOT_IN_FILE = {Settings: ("file", "user"), ProjectorSettings: ("deployment_id",)}
+_NOT_IN_FILE = {Settings: ("file", "user", "named"), ProjectorSettings: ("deployment_id",)}
 
 
 def _members(cls: type, raw: Mapping[str, Any], path: str, folder: Path) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from sqlalchemy import Engine
 from metaledger.producers import administration
 from metaledger.producers.outbox import Outbox
 from metaledger.producers.relay import Relay
+from metaledger.schemas.errors import UsageError
 from metaledger.services import parts
 from metaledger.services.daemon import stop_on_signal
 from metaledger.services.metrics import metrics_file
-from metaledger.services.settings import Settings
+from metaledger.services.settings import EmbeddedLedger, Settings, ledger_of
 from metaledger.services.shell import DONE, Shell, add_command
 
 _log = structlog.get_logger()
@@ -37,6 +38,8 @@ def run_relay(
 ) -> int:
     """Send what an outbox or a spool holds to the log, until it is stopped."""
     settings = shell.settings
+    if url is None and (chosen := spool or settings.relay.spool) is not None:
+        _require_ledger(settings, chosen)
     with (
         stop_on_signal() as stop,
         parts.relay_source(settings, url, spool) as (engine, outbox),
@@ -44,6 +47,18 @@ def run_relay(
         found = administration.status(engine)
         _relay(settings, engine, outbox, found.stream_id, stop)
     return DONE
+
+
+def _require_ledger(settings: Settings, spool: Path) -> None:
+    """Raises UsageError where the ledger would be a new file that nobody named: a spool is bound to
+    the ledger that it first goes into, and a compute host's is elsewhere.
+    """
+    ledger = ledger_of(settings.ledger)
+    is_made = isinstance(ledger, EmbeddedLedger) and not ledger.path.exists()
+    if is_made and "ledger" not in settings.named:
+        raise UsageError(
+            f"into which ledger does {spool} go? Set `ledger` in metaledger.toml, or give --ledger"
+        )
 
 
 def _relay(settings: Settings, engine: Engine, outbox: Outbox, stream_id: str, stop: Event) -> None:

@@ -95,7 +95,8 @@ def test_a_file_that_is_no_spool_is_refused(metaledger, home, damage):
     whole.install()
     whole.engine.dispose()
     left = damaged(spool, damage)
-    assert_refused(metaledger("relay", "--spool", spool), "spool.db")
+    ledger = f"sqlite:///{home}/l.db"
+    assert_refused(metaledger("--ledger", ledger, "relay", "--spool", spool), "spool.db")
     assert spool.read_bytes() == left
 
 

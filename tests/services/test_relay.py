@@ -8,6 +8,7 @@ from sqlalchemy import create_engine
 
 from metaledger.producers.outbox import Outbox
 from metaledger.producers.settings import ProducerSettings
+from metaledger.producers.spool import Spool
 from metaledger.schemas.jsonform import parse_line
 
 from .samples import SCENARIO, SCENARIO_IMAGE
@@ -74,3 +75,26 @@ def test_what_cannot_be_relayed_is_one_line(metaledger, home, arguments):
     assert (result.status, result.out) == (2, "")
     assert result.err.count("\n") == 1
     assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_in_file", [False, True])
+def test_a_spool_makes_no_ledger_that_nobody_named(home, start, is_in_file):
+    spool, config = home / "spool.db", home / "c.toml"
+    Spool(spool, ProducerSettings(service="nova-compute", host="here")).install()
+    config.write_text('[relay]\nspool = "spool.db"\n')
+    arguments = ["--config", config, "relay"] if is_in_file else ["relay", "--spool", spool]
+    refused = start(*arguments)
+    out, err = refused.communicate(timeout=10)
+    assert (refused.returncode, out) == (2, "")
+    assert err.startswith("metaledger: into which ledger does ")
+    assert err.count("\n") == 1
+    assert not (home / "metaledger.db").exists()
+    # Bound to none: it goes where it is sent, be it a file.
+    start("--ledger", f"sqlite:///{home}/chosen.db", *arguments)
+    wait_for((home / "chosen.db").exists)
+
+
+def test_a_spool_goes_into_the_ledger_that_is_there(metaledger, home, start):
+    assert metaledger("emit", SCENARIO).status == 0
+    relay = start("relay", "--spool", home / "spool.db")
+    assert "relay.started" in relay.stderr.readline()

@@ -30,6 +30,7 @@ def test_the_command_line_wins_over_the_environment_over_the_file(tmp_path):
     assert load(variable, config=file).ledger == "sqlite:////variable"
     assert load(variable, config=file, ledger="sqlite:////o").ledger == "sqlite:////o"
     assert load().ledger == "sqlite:///metaledger.db"
+    assert (load().named, load(variable).named) == (set(), {"ledger"})
 
 
 def test_a_path_in_the_file_is_relative_to_the_file(tmp_path):
@@ -55,6 +56,7 @@ def test_the_usual_places_are_looked_at(tmp_path):
         ("[topic]\npartitions = true", "topic.partitions: expected an integer, got bool"),
         ("topic = 3", "topic: expected a table, got int"),
         ("file = 'x'", "file is no setting"),
+        ("named = ['ledger']", "named is no setting"),
         ("ledger = ", "cannot be read"),
     ],
 )
