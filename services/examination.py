@@ -4,22 +4,18 @@ A check gives a sentence about what is there, or raises a MetaledgerError that s
 one that needs another that failed is skipped. Nothing is changed, and nothing is made.
 """
 
+import functools
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from configparser import Error as ConfigError
-from configparser import RawConfigParser
-from contextlib import closing
 from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from metaledger.producers import administration, nova_guard
 from metaledger.producers.administration import OutboxStatus
 from metaledger.producers.nova_compute.settings import SPOOL, ComputeSettings
-from metaledger.producers.owners import OWNERS
 from metaledger.producers.settings import ProducerSettings
 from metaledger.producers.spool import Spool
 from metaledger.projector import readmodel
@@ -28,12 +24,14 @@ from metaledger.projector.readmodel import ReadModel
 from metaledger.schemas.catalogue import SCHEMAS
 from metaledger.schemas.codec import EVENT_BYTES_MAX
 from metaledger.schemas.errors import MetaledgerError, OperatorError, UsageError
-from metaledger.schemas.events import EVENT_BY_TYPE
 from metaledger.schemas.framing import read_schema_ids
+from metaledger.schemas.identity import Clock, system_clock
 from metaledger.schemas.registry import look_up
 from metaledger.services import parts, queries
 from metaledger.services.health import RECONCILE
+from metaledger.services.overlaps import LATELY, overlaps
 from metaledger.services.reading import reading
+from metaledger.services.service_conf import ServiceConf
 from metaledger.services.settings import Settings, redacted
 
 _DISTRIBUTIONS = (
@@ -61,8 +59,11 @@ class Finding:
     unreachable: bool = False
 
 
-def examine(settings: Settings, hooked: Mapping[str, Path]) -> Iterator[Finding]:
-    """All checks, in an order in which one explains the next. `hooked`: services' files by name.
+def examine(
+    settings: Settings, hooked: Mapping[str, Sequence[Path]], clock: Clock = system_clock
+) -> Iterator[Finding]:
+    """All checks, in an order in which one explains the next. `hooked`: services' files by name, in
+    the order in which the service reads them.
 
     The parts that may be away are asked at once: one by one they would take their time together.
     """
@@ -71,21 +72,21 @@ def examine(settings: Settings, hooked: Mapping[str, Path]) -> Iterator[Finding]
     yield _checked("event size", lambda: _event_size(settings))
     with ThreadPoolExecutor() as looking:
         ledger = looking.submit(_checked, "ledger", lambda: _ledger(settings))
-        model = looking.submit(_checked, "read model", lambda: _read_model(settings))
+        model = looking.submit(_read_model, settings, is_needed=NOVA_COMPUTE not in hooked)
         others = []
         if settings.registry.schema_ids or settings.registry.url:
             registry = looking.submit(_checked, "schema registry", lambda: _registry(settings))
             others.append(registry)
         if settings.relay.outbox or settings.relay.spool:
             others.append(looking.submit(_checked, "outbox", lambda: _outbox(settings)))
-        yield from _ledger_and_model(settings, ledger.result(), model.result())
+        yield from _ledger_and_model(settings, ledger.result(), model.result(), clock)
         for other in others:
             yield other.result()
-    for service, conf in hooked.items():
+    for service, files in hooked.items():
         if service == NOVA_COMPUTE:
-            yield from _hooked_compute(settings, conf)
+            yield from _hooked_compute(settings, files)
         else:
-            yield from _hooked(settings, service, conf)
+            yield from _hooked(settings, service, files)
 
 
 def _checked(name: str, look: Callable[[], str]) -> Finding:
@@ -124,13 +125,15 @@ def _event_size(settings: Settings) -> str:
     return f"event_bytes_max is {settings.event_bytes_max:,}; producer, topic and reader allow it"
 
 
-def _ledger_and_model(settings: Settings, ledger: Finding, model: Finding) -> Iterator[Finding]:
+def _ledger_and_model(
+    settings: Settings, ledger: Finding, model: Finding, clock: Clock
+) -> Iterator[Finding]:
     yield from (ledger, model)
     if ledger.fine and model.fine:
         yield _checked("checkpoint", lambda: _checkpoint(settings))
     else:
         yield Finding(check="checkpoint", fine=None, text="needs the ledger and the read model")
-    yield from _needing(model, "owners of event types", lambda: _owners(settings))
+    yield from _needing(model, "owners of event types", lambda: _owners(settings, clock))
     if settings.guard_streams:
         yield from _needing(model, "guard's streams", lambda: _guard_streams(settings))
 
@@ -147,9 +150,16 @@ def _ledger(settings: Settings) -> str:
         return f"log {log.topic_id}, partitions: {log.partitions}; its settings keep history"
 
 
-def _read_model(settings: Settings) -> str:
-    _checked_model(settings)
-    return f"format {readmodel.FORMAT}, revision {readmodel.REVISION}"
+def _read_model(settings: Settings, *, is_needed: bool) -> Finding:
+    """A compute host needs none, unless its guard asks it."""
+    if not is_needed and "read_model" not in settings.named:
+        return Finding(check="read model", fine=None, text="the settings of this host name none")
+
+    def look() -> str:
+        _checked_model(settings)
+        return f"format {readmodel.FORMAT}, revision {readmodel.REVISION}"
+
+    return _checked("read model", look)
 
 
 def _checked_model(settings: Settings) -> ReadModel:
@@ -203,20 +213,17 @@ def _registry(settings: Settings) -> str:
     return f"it has {len(registered.by_fingerprint)} of {len(SCHEMAS)} schemas"
 
 
-def _owners(settings: Settings) -> str:
+def _owners(settings: Settings, clock: Clock) -> str:
     with reading(settings.read_model) as connection:
-        rows = queries.ledger.event_owners(connection)
-    owners: dict[str, list[str]] = {}
-    for row in rows:
-        owners.setdefault(row["event_type"], []).append(row["service"])
-    for event_type, services in owners.items():
-        if len(services) > 1:
-            owner = OWNERS[EVENT_BY_TYPE[event_type]].value
-            raise OperatorError(
-                f"{event_type} is written by {' and '.join(services)}: a fact has one owner, and "
-                f"this one's is the {owner}"
-            )
-    return f"{len(owners)} event types, each from one service"
+        told = queries.ledger.tellers(connection, clock() - LATELY)
+        reporting = {row["stream_id"] for row in queries.ledger.streams(connection)}
+    if found := overlaps(told, reporting):
+        more = f", and {len(found) - 1} more overlaps" if len(found) > 1 else ""
+        raise OperatorError(
+            f"{found[0]}{more}; what is over is forgotten here after {LATELY.days} days"
+        )
+    types = {row["event_type"] for row in told}
+    return f"{len(types)} event types in the last {LATELY.days} days, each from its one owner"
 
 
 def _guard_streams(settings: Settings) -> str:
@@ -246,115 +253,100 @@ def _lacking(found: OutboxStatus) -> str:
     return f"; {found.unrecorded_aggregates:,} aggregates lack a change: run `{RECONCILE}`"
 
 
-def _hooked(settings: Settings, service: str, conf: Path) -> Iterator[Finding]:
-    held: list[RawConfigParser] = []
-
-    def plugin() -> str:
-        held.append(_read_conf(conf))
-        return _plugin(held[0], conf)
-
-    yield _checked(f"{service}: plugin", plugin)
-    if held:
-        section, outbox = f"{service}: [metaledger]", f"{service}: outbox"
-        yield _checked(section, lambda: _hook_settings(settings, held[0], conf))
-        yield _checked(outbox, lambda: _hook_outbox(held[0], conf))
-
-
-def _hooked_compute(settings: Settings, conf: Path) -> Iterator[Finding]:
-    held: list[RawConfigParser] = []
-
-    def driver() -> str:
-        held.append(_read_conf(conf))
-        return _driver(conf)
-
-    yield _checked(f"{NOVA_COMPUTE}: driver", driver)
-    if held:
-        section, spool = f"{NOVA_COMPUTE}: [metaledger]", f"{NOVA_COMPUTE}: spool"
-        yield _checked(section, lambda: _hook_settings(settings, held[0], conf))
-        yield _checked(spool, lambda: _hook_spool(settings, held[0]))
-
-
-class _EveryValue(dict[str, Any]):
-    """A section in which an option that comes again adds a value, for ConfigParser."""
-
-    # typing.override asks for Python 3.12.
-    def __setitem__(self, name: str, value: Any) -> None:  # type: ignore[explicit-override] # noqa: ANN401
-        if isinstance(value, list) and name in self:
-            self[name].extend(value)
-        else:
-            super().__setitem__(name, value)
-
-
-def _read_conf(conf: Path, section: type[dict[str, Any]] = dict) -> RawConfigParser:
-    """The service's file as oslo.config has it: names may come again, and have no values."""
-    parser = RawConfigParser(
-        strict=False, allow_no_value=True, default_section="\0", dict_type=section
+def _hooked(settings: Settings, service: str, files: Sequence[Path]) -> Iterator[Finding]:
+    yield from _looked_at(
+        files,
+        {
+            f"{service}: plugin": _plugin,
+            f"{service}: [metaledger]": lambda conf: _hook_settings(settings, conf),
+            f"{service}: outbox": _hook_outbox,
+        },
     )
+
+
+def _hooked_compute(settings: Settings, files: Sequence[Path]) -> Iterator[Finding]:
+    yield from _looked_at(
+        files,
+        {
+            f"{NOVA_COMPUTE}: driver": _driver,
+            f"{NOVA_COMPUTE}: [metaledger]": lambda conf: _hook_settings(settings, conf),
+            f"{NOVA_COMPUTE}: spool": lambda conf: _hook_spool(settings, conf),
+        },
+    )
+
+
+def _looked_at(
+    files: Sequence[Path], looks: Mapping[str, Callable[[ServiceConf], str]]
+) -> Iterator[Finding]:
+    """What each look finds; where the files cannot be read, that alone."""
     try:
-        with closing(conf.open(encoding="utf-8")) as file:
-            parser.read_file(file)
-    except (OSError, UnicodeDecodeError, ConfigError) as error:
-        raise UsageError(f"{conf} cannot be read: {' '.join(str(error).split())}") from error
-    return parser
+        conf = ServiceConf(files)
+    except UsageError as error:
+        yield Finding(check=next(iter(looks)), fine=False, text=str(error))
+        return
+    for name, look in looks.items():
+        yield _checked(name, functools.partial(look, conf))
 
 
-def _plugin(parser: RawConfigParser, conf: Path) -> str:
-    parameters = parser.get("database", "connection_parameters", fallback="") or ""
-    query = urlsplit(parser.get("database", "connection", fallback="") or "").query
+def _plugin(conf: ServiceConf) -> str:
+    query = urlsplit(conf.get("database", "connection")).query
     named = [
         name
-        for text in (parameters, query)
+        for text in (conf.get("database", "connection_parameters"), query)
         for value in parse_qs(text).get("plugin", [])
         for name in value.split(",")
     ]
     if _PLUGIN not in named:
         raise UsageError(
-            f"{conf} does not load the plugin: in [database] set connection_parameters = "
+            f"{conf.name} does not load the plugin: in [database] set connection_parameters = "
             f"plugin={_PLUGIN}"
         )
-    return f"{conf} loads it"
+    return f"{conf.name} loads it"
 
 
-def _driver(conf: Path) -> str:
+def _driver(conf: ServiceConf) -> str:
     notifications = "oslo_messaging_notifications"
-    every = _read_conf(conf, _EveryValue)
-    named = (every.get(notifications, "driver", fallback="") or "").split()
+    named = conf.every(notifications, "driver")
     if _PLUGIN not in named:
         raise UsageError(
-            f"{conf} does not load the driver: in [{notifications}] add driver = {_PLUGIN}"
+            f"{conf.name} does not load the driver: in [{notifications}] add driver = {_PLUGIN}"
         )
-    return f"{conf} loads it, with {len(named) - 1} others"
+    return f"{conf.name} loads it, with {len(named) - 1} others"
 
 
-def _hook_settings(settings: Settings, parser: RawConfigParser, conf: Path) -> str:
-    given = dict(parser.items("metaledger")) if parser.has_section("metaledger") else {}
+def _hook_settings(settings: Settings, conf: ServiceConf) -> str:
+    given = conf.section("metaledger")
     known = {one.name for kind in (ProducerSettings, ComputeSettings) for one in fields(kind)}
     if unknown := sorted(given.keys() - known - nova_guard.OPTIONS):
-        raise UsageError(f"{conf}: [metaledger] has no setting {unknown[0]}")
+        raise UsageError(f"{conf.name}: [metaledger] has no setting {unknown[0]}")
     if (given.get("guard") or "").lower() in _TRUE and not given.get("guard_command"):
-        raise UsageError(f"{conf} sets the guard without a guard_command: nova-compute won't start")
+        raise UsageError(
+            f"{conf.name} sets the guard without a guard_command: nova-compute won't start"
+        )
     deployment = given.get("deployment_id") or "default"
     if deployment != settings.deployment_id:
         raise UsageError(
-            f"{conf} writes for deployment {deployment}, and this ledger is of "
+            f"{conf.name} writes for deployment {deployment}, and this ledger is of "
             f"{settings.deployment_id}: its events would be quarantined"
         )
     largest = given.get("event_bytes_max") or str(EVENT_BYTES_MAX)
     if not largest.isdigit() or int(largest) > settings.event_bytes_max:
         raise UsageError(
-            f"{conf} has event_bytes_max {largest}, and the readers here take at most "
+            f"{conf.name} has event_bytes_max {largest}, and the readers here take at most "
             f"{settings.event_bytes_max}"
         )
     if bool(given.get("schema_ids_file")) and settings.registry.schema_ids is None:
-        raise UsageError(f"{conf} writes the Confluent frame: set registry.schema_ids here too")
+        raise UsageError(
+            f"{conf.name} writes the Confluent frame: set registry.schema_ids here too"
+        )
     strict = (given.get("strict") or "").lower() in _TRUE
     return f"agrees with these settings{', strict' if strict else ''}"
 
 
-def _hook_outbox(parser: RawConfigParser, conf: Path) -> str:
-    url = parser.get("database", "connection", fallback="") or ""
+def _hook_outbox(conf: ServiceConf) -> str:
+    url = conf.get("database", "connection")
     if not url:
-        raise UsageError(f"{conf} has no [database] connection")
+        raise UsageError(f"{conf.name} has no [database] connection")
     engine = parts.open_outbox(url.partition("?")[0])
     try:
         found = administration.status(engine)
@@ -366,8 +358,8 @@ def _hook_outbox(parser: RawConfigParser, conf: Path) -> str:
     )
 
 
-def _hook_spool(settings: Settings, parser: RawConfigParser) -> str:
-    path = Path(parser.get("metaledger", "spool", fallback="") or SPOOL)
+def _hook_spool(settings: Settings, conf: ServiceConf) -> str:
+    path = Path(conf.get("metaledger", "spool") or SPOOL)
     if not path.is_file():
         raise UsageError(
             f"{path} is not there: nova-compute makes it when it starts, with its first event"

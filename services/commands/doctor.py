@@ -27,18 +27,23 @@ def register(app: typer.Typer) -> None:
 def doctor(
     shell: Shell,
     glance_conf: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="a hooked Glance's glance-api.conf")
+        list[Path] | None, typer.Option(metavar="FILE", help="a hooked Glance's glance-api.conf")
     ] = None,
     nova_conf: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="the nova.conf of a hooked Nova cell")
+        list[Path] | None, typer.Option(metavar="FILE", help="the nova.conf of a hooked Nova cell")
     ] = None,
     compute_conf: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="the nova.conf of a hooked nova-compute")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="the nova.conf of a hooked nova-compute"),
     ] = None,
 ) -> int:
-    """Check configuration, log, sizes, read model, registry, outbox, and hooked services."""
+    """Check configuration, log, sizes, read model, registry, outbox, and hooked services.
+
+    A service that is started with several --config-file has each of its options here as often, in
+    the same order.
+    """
     given = {"glance": glance_conf, "nova": nova_conf, NOVA_COMPUTE: compute_conf}
-    hooked = {service: conf for service, conf in given.items() if conf is not None}
+    hooked = {service: files for service, files in given.items() if files}
     findings = list(examine(shell.settings, hooked))
 
     def view() -> Views:

@@ -54,12 +54,15 @@ _UNJUDGED = query("""
            )) AS due_since""")
 
 # What operators write is theirs, and what mends a gap tells nothing new.
-_OWNERS = query("""
-    SELECT event_type, service, count(*) AS events
+_TELLERS = query(
+    """
+    SELECT event_type, service, stream_id, count(*) AS events, max(recorded_at) AS last_recorded_at
       FROM ledger_events
      WHERE origin = 'OBSERVED' AND aggregate_kind <> 'stream'
-       AND event_type NOT IN ('GapAccepted', 'RecordSkipped')
-     GROUP BY event_type, service ORDER BY event_type, service""")
+       AND event_type NOT IN ('GapAccepted', 'RecordSkipped') AND recorded_at >= :since
+     GROUP BY event_type, service, stream_id ORDER BY event_type, service, stream_id""",
+    "since",
+)
 
 
 def anomalies(
@@ -124,6 +127,8 @@ def unjudged(connection: Connection) -> Row:
     return found
 
 
-def event_owners(connection: Connection) -> list[Row]:
-    """Which service writes which type of event, and how many it wrote."""
-    return rows(connection, _OWNERS)
+def tellers(connection: Connection, since: datetime) -> list[Row]:
+    """Which service wrote which type of event since then and through which stream, how many, and
+    when the last.
+    """
+    return rows(connection, _TELLERS, since=since)

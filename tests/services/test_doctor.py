@@ -1,7 +1,13 @@
+import re
+from datetime import timedelta
+
 import pytest
 
 from metaledger.producers.settings import ProducerSettings
 from metaledger.producers.spool import Spool
+from metaledger.schemas.identity import system_clock
+from metaledger.services.examination import examine
+from metaledger.services.settings import load_settings
 
 from .samples import SCENARIO, file_of, line, registered
 
@@ -75,22 +81,88 @@ def test_a_read_model_of_another_log_is_found(metaledger, home, findings):
     assert metaledger("project").status == 2
 
 
-def test_a_type_with_two_owners_is_found(metaledger, home, findings):
+def through(stream, event_type, instance, service="x", **data):
+    """An event of an instance as a service's outbox or spool brings it."""
+    head = {"stream_id": stream, "stream_seq": 1, "epoch": 1, "service": service}
+    return line(event_type, 0, meta=head, instance_uuid=instance, **data)
+
+
+def report(stream):
+    """How far a service's outbox or spool is."""
+    head = {"aggregate": f"stream:{stream}/0", "stream_id": stream, "stream_seq": 1, "epoch": 1}
+    counts = {"rows_waiting": 0, "rows_max": 1, "unrecorded_aggregates": 0}
+    return line("SourceProgressed", 0, meta=head, **counts)
+
+
+@pytest.fixture
+def owners(metaledger, home, findings):
+    """What is found about who tells what."""
+
+    def tell(*events):
+        assert metaledger("emit", file_of(home / "f.jsonl", *events)).status == 0
+        assert metaledger("project").status == 0
+        return findings()["owners of event types"]
+
+    return tell
+
+
+def test_a_type_with_two_owners_is_found_until_a_week_after_its_end(owners):
     other = registered("i-2")
     other["meta"]["service"] = "another"
-    metaledger("emit", file_of(home / "f.jsonl", registered(), other))
-    metaledger("project")
-    owners = findings()["owners of event types"]
-    assert owners["fine"] is False
-    assert "ImageRegistered is written by another and metaledger" in owners["text"]
-    assert "this one's is the engine plugin" in owners["text"]
+    found = owners(registered(), other)
+    assert found["fine"] is False
+    assert re.match(
+        r"ImageRegistered is written by another \(1 from files, the last at \S+Z\) and metaledger "
+        r"\(1 from files, the last at \S+Z\): .*this one's is the engine plugin",
+        found["text"],
+    )
+    settings = load_settings(ledger=None, read_model=None, config=None, environment={})
+    for days, fine in ((6, False), (8, True)):
+        later = system_clock() + timedelta(days=days)
+        [found] = [
+            one
+            for one in examine(settings, {}, clock=lambda now=later: now)
+            if one.check == "owners of event types"
+        ]
+        assert found.fine is fine
+
+
+def test_what_a_file_tells_in_a_services_name_is_found(owners):
+    emitted = line("InstanceBooted", 0, meta={"service": "x"}, instance_uuid="tried")
+    found = owners(report("s-1"), through("s-1", "InstanceBooted", "booted"), emitted)
+    assert found["fine"] is False
+    for teller in ("x (1, the last at", "x (1 from files, the last at"):
+        assert teller in found["text"]
+
+
+def test_a_stream_that_tells_what_two_places_own_is_found(owners):
+    found = owners(
+        report("s-1"),
+        through("s-1", "InstanceBooted", "a"),
+        through("s-1", "InstanceUnrescued", "b"),
+    )
+    assert found["fine"] is False
+    assert "the stream s-1 tells InstanceBooted (1, the last" in found["text"]
+    assert "InstanceUnrescued (1, the last" in found["text"]
+
+
+def test_cells_and_compute_hosts_under_one_name_are_no_overlap(owners):
+    layout = {"version": "1.0", "backend": "flat", "format": "raw", "size_bytes": 1}
+    disk = {"disk": "disk", "layout": layout | {"source": {"kind": "IMAGE"}}}
+    found = owners(
+        *map(report, ("cell1", "cell2", "host1", "host2")),
+        through("cell1", "InstanceBooted", "a"),
+        through("cell2", "InstanceBooted", "b"),
+        through("host1", "InstanceUnrescued", "a"),
+        through("host1", "DiskCreationStarted", "c", **disk),
+        through("host2", "DiskCreationStarted", "d", **disk),
+    )
+    assert found["fine"] is True
+    assert found["text"].startswith("3 event types in the last 7 days")
 
 
 def test_a_guard_that_asks_a_stream_that_never_reported_is_found(metaledger, home, findings):
-    head = {"aggregate": "stream:s-1/0", "stream_id": "s-1", "stream_seq": 1, "epoch": 1}
-    counts = {"rows_waiting": 0, "rows_max": 1, "unrecorded_aggregates": 0}
-    report = line("SourceProgressed", 0, meta=head, **counts)
-    metaledger("emit", file_of(home / "f.jsonl", report))
+    metaledger("emit", file_of(home / "f.jsonl", report("s-1")))
     metaledger("project")
     config = home / "c.toml"
     config.write_text('guard_streams = ["s-1"]')
@@ -141,7 +213,7 @@ def test_a_hooked_nova_compute_is_looked_at(home, findings):
     names = [f"nova-compute: {name}" for name in ("driver", "[metaledger]", "spool")]
 
     def fine(*more: str) -> list[bool]:
-        conf.write_text("\n".join([*lines, "[metaledger]", "disks = true", *more]))
+        conf.write_text("\n".join([*lines, "[metaledger]", "disks = false", *more]))
         found = findings("--compute-conf", conf)
         return [found[name]["fine"] for name in names]
 
@@ -154,6 +226,45 @@ def test_a_hooked_nova_compute_is_looked_at(home, findings):
     assert fine(*told) == [True, True, True]
     lines.remove("driver = metaledger")
     assert fine(f"spool = {spool}") == [False, True, True]
+
+
+def test_the_files_of_a_nova_compute_are_read_as_it_reads_them(home, findings):
+    """Several, as it is started: a later one wins, and its drivers are beside those before."""
+    first, second = home / "nova.conf", home / "nova-compute.conf"
+    spool = home / "spool.db"
+    Spool(spool, ProducerSettings(service="nova-compute", host="here")).install()
+    first.write_text(
+        "[oslo_messaging_notifications]\ndriver = messagingv2\ndriver = metaledger\n"
+        "[metaledger]\nspool = /nowhere\nguard_command = metaledger\n"
+    )
+    second.write_text(
+        "[oslo_messaging_notifications]\ndriver =\n  log\n"
+        f"[metaledger]\nguard = true\nspool = {spool}\n"
+    )
+    found = findings("--compute-conf", first, "--compute-conf", second)
+    checks = [found[f"nova-compute: {name}"] for name in ("driver", "[metaledger]", "spool")]
+    assert [one["fine"] for one in checks] == [True, True, True]
+    assert checks[0]["text"] == f"{first} with {second} loads it, with 2 others"
+    assert findings("--compute-conf", first)["nova-compute: spool"]["fine"] is False
+    alone = findings("--compute-conf", second)
+    assert alone["nova-compute: driver"]["fine"] is False
+    assert "guard_command" in alone["nova-compute: [metaledger]"]["text"]
+    lacking = findings("--compute-conf", first, "--compute-conf", home / "none.conf")
+    assert "none.conf cannot be read" in lacking["nova-compute: driver"]["text"]
+
+
+def test_a_compute_host_needs_no_read_model(metaledger, home, findings):
+    conf, spool = home / "nova.conf", home / "spool.db"
+    Spool(spool, ProducerSettings(service="nova-compute", host="here")).install()
+    conf.write_text(
+        f"[oslo_messaging_notifications]\ndriver = metaledger\n[metaledger]\nspool = {spool}\n"
+    )
+    metaledger("emit", SCENARIO)
+    assert metaledger("doctor", "--compute-conf", conf).status == 0
+    assert findings("--compute-conf", conf)["read model"]["fine"] is None
+    named = ("--read-model", "sqlite:///named.db", "--compute-conf", conf)
+    assert findings(*named)["read model"]["fine"] is False
+    assert metaledger("doctor").status == 1
 
 
 @pytest.mark.parametrize(
