@@ -8,14 +8,18 @@ Wrapped, never copied (Nova 34, `nova/virt/libvirt/imagebackend.py`):
 
 Where these are not there, nothing that the module makes could be recorded: then it makes nothing.
 
-A disk that is there and was never told of is backfilled with what the driver would make today: what
-it is said to be, not what a guest may have written into it, for nobody looks inside. One that comes
-with a resize from another host has changed, for that host has told of it. A size that Nova leaves
-to the image is 0. Kernel and ramdisk, which go the same way, are no disks.
+A disk that is there and was never told of is backfilled with what the driver would make today, not
+with what a guest may have written into it. Nova itself looks into a flat disk of which its file
+`disk.info` says nothing, and notes there what it saw, so its idea of such a disk's format proves
+nothing: it is raw where all images are made so (`force_raw_images`), else it may be as its image
+was, and is `unknown`. A disk that comes with a resize from another host has changed, for that host
+has told of it. A size that Nova leaves to the image is 0. Kernel and ramdisk, which go the same
+way, are no disks.
 """
 
 import functools
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -129,7 +133,8 @@ def _recorded(disks: Disks, image: Any, disk: NewDisk) -> Iterator[None]:  # noq
             # Now, for the driver may have made it larger.
             operation = operations.current(disk.instance_uuid)
             is_resize = operation is not None and operation.resizes
-            (disks.resized if is_resize else disks.met)(disk)
+            met = replace(disk, layout=replace(disk.layout, format=_format_unseen(image)))
+            (disks.resized if is_resize else disks.met)(met)
             return
         with disks.creating(disk) as creation:
             yield
@@ -154,6 +159,15 @@ def _layout(image: Any, size: int | None, source: DiskSource) -> DiskLayout:  # 
 def _format(image: Any) -> str:  # noqa: ANN401
     # What it calls `rbd` for its own use is raw, as libvirt is told.
     return "raw" if image.driver_format == "rbd" else str(image.driver_format)
+
+
+def _format_unseen(image: Any) -> str:  # noqa: ANN401
+    """Of a disk that is there, without what Nova may have seen in it."""
+    told = _format(image)
+    if type(image).__name__ != "Flat" or told == "raw":
+        return told
+    conf = getattr(sys.modules.get(MODULE), "CONF", None)
+    return "raw" if getattr(conf, "force_raw_images", False) else "unknown"
 
 
 def _source(function: object, image_id: str | None) -> DiskSource:

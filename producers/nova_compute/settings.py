@@ -1,4 +1,4 @@
-"""What `[metaledger]` of nova.conf says to nova-compute; the defaults serve, but for disks.
+"""What `[metaledger]` of nova.conf says to nova-compute; the defaults serve.
 
 The options that all hooks share are read where all hooks read them; these are nova-compute's own.
 """
@@ -16,13 +16,14 @@ SPOOL = Path("/var/lib/metaledger-nova/spool.db")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeSettings:
-    """`spool` is the file that `metaledger relay --spool` empties; with `disks` no disk is made
-    whose intent is not in it.
+    """`spool` is the file that `metaledger relay --spool` empties. With `disks` no disk is made
+    whose intent is not in it: the line that loads the driver asks for that, and who wants the
+    notifications alone says so.
     """
 
     producer: ProducerSettings
     spool: Path = SPOOL
-    disks: bool = False
+    disks: bool = True
 
 
 def load() -> ComputeSettings:
@@ -35,7 +36,7 @@ def load() -> ComputeSettings:
         cfg.StrOpt("spool", default=str(SPOOL), help="Where nova-compute keeps unsent events."),
         cfg.BoolOpt(
             "disks",
-            default=False,
+            default=True,
             help="Record each disk's intent before it is made; without one it is not made.",
         ),
     )

@@ -63,11 +63,11 @@ class Nova:
 
 @dataclass(slots=True)
 class Host:
-    """A compute host: its folder, and what its nova.conf says."""
+    """A compute host: its folder, and what its nova.conf says; None: nothing."""
 
     nova: Nova
     folder: Path
-    disks: bool = True
+    disks: bool | None = None
     raw: bool = True
     seen: Mapping[str, Any] = field(default_factory=dict)
 
@@ -77,15 +77,17 @@ class Host:
 
     def take(self, step: str, kind: str = "qcow2") -> int:
         """A process takes the step; how it ended. What it saw, if it lived, is in `seen`."""
-        conf = {
+        conf: dict[str, dict[str, object]] = {
             "DEFAULT": {
                 "state_path": str(self.folder),
                 "instances_path": str(self.folder / "instances"),
                 "force_raw_images": self.raw,
             },
             "oslo_concurrency": {"lock_path": str(self.folder / "locks")},
-            "metaledger": {"spool": str(self.spool), "disks": self.disks},
+            "metaledger": {"spool": str(self.spool)},
         }
+        if self.disks is not None:
+            conf["metaledger"]["disks"] = self.disks
         request = {"folder": str(self.folder), "kind": kind, "step": step, "conf": conf}
         process = self.nova.process
         assert process.stdin is not None

@@ -4,6 +4,7 @@ import signal
 import sqlite3
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -140,20 +141,37 @@ def test_a_disk_made_by_a_function_names_it(host: Host) -> None:
     assert made.size_bytes == 4 * MIB
 
 
-def test_a_disk_that_was_made_without_the_hook_is_backfilled_once(host: Host) -> None:
+@pytest.mark.parametrize("is_always_raw", [True, False])
+@pytest.mark.parametrize("nova_knows", [True, False])
+def test_a_disk_that_was_made_without_the_hook_is_backfilled_once(
+    host: Host, *, is_always_raw: bool, nova_knows: bool
+) -> None:
     host.disks = False
     host.take("make", "raw")
     assert host.told() == []
-    # A guest may write what looks like another format, and nobody looks.
+    # A guest may write what looks like another format. Nova looks there if it has noted none.
     create(host.folder / "other", "qcow2")
     with disk(host).open("r+b") as content:
-        content.write((host.folder / "other").read_bytes()[:1024])
-    host.disks = True
+        content.write((host.folder / "other").read_bytes())
+    noted = disk(host, "disk.info")
+    if not nova_knows:
+        noted.unlink()
+    host.disks, host.raw = True, is_always_raw
     for _ in range(2):
         host.take("make", "raw")
         assert "raised" not in host.seen
         assert host.told() == [("DiskLayoutBackfilled", "disk")]
-    assert host.events()[0].data.layout == layout(host, "raw")
+    assert ('"qcow2"' in noted.read_text()) == (not nova_knows)
+    known = "raw" if is_always_raw or nova_knows else "unknown"
+    assert host.events()[0].data.layout == replace(layout(host, "raw"), format=known)
+
+
+def test_who_wants_no_disks_recorded_says_so(host: Host) -> None:
+    host.disks = False
+    host.spool.mkdir()
+    host.take("make")
+    assert "raised" not in host.seen
+    assert disk(host).exists()
 
 
 def test_a_disk_that_the_driver_makes_larger_has_changed(host: Host) -> None:
@@ -167,7 +185,7 @@ def test_a_disk_that_the_driver_makes_larger_has_changed(host: Host) -> None:
 def test_a_disk_that_came_with_a_resize_is_told_as_it_is_now(host: Host) -> None:
     host.disks = False
     host.take("make")
-    host.disks = True
+    host.disks = None
     # As on a host to which another one has sent the disk.
     host.take("resize")
     assert "raised" not in host.seen
