@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, ExecutionContext, event
+from sqlalchemy import Connection, Dialect, Engine, ExecutionContext, event
 
 
 @dataclass(slots=True)
@@ -23,6 +23,7 @@ class Asked:
     rows: Sequence[Sequence[Any]] | None = None
 
 
+_DRIVERS = frozenset({"psycopg2", "pymysql"})
 # What waits for the connection's next statement; what is asked goes behind what is brought.
 _WAITING = weakref.WeakKeyDictionary[Connection, str]()
 _ASKED = weakref.WeakKeyDictionary[Connection, Asked]()
@@ -32,6 +33,21 @@ _LISTENED = weakref.WeakSet[Dialect]()
 Whole = Callable[[Any, Any, Sequence[str]], str | bytes]
 
 
+def listen(engine: Engine) -> None:
+    """Lets the engine's connections bring something along; to be called where the engine is made:
+    later another thread may be going through its listeners, and would stumble.
+    """
+    dialect = engine.dialect
+    # Which server it is shows with the first connection.
+    if dialect.driver not in _DRIVERS or dialect in _LISTENED:
+        return
+    # Before others, one of which may be the last that is asked.
+    event.listen(dialect, "do_execute", _send_both, insert=True)
+    event.listen(dialect, "do_executemany", _send_before, insert=True)
+    event.listen(dialect, "do_execute_no_params", _send_before, insert=True)
+    _LISTENED.add(dialect)
+
+
 def bring(connection: Connection, statement: str) -> bool:
     """Has the connection's next statement bring this along; False where that is not possible.
 
@@ -39,7 +55,6 @@ def bring(connection: Connection, statement: str) -> bool:
     """
     if _whole_of(connection.dialect) is None:
         return False
-    _listen(connection.dialect)
     _WAITING[connection] = statement
     return True
 
@@ -51,7 +66,6 @@ def ask(connection: Connection, statement: str, parameters: Mapping[str, Any]) -
     # Of several statements psycopg 2 gives the last one's rows alone.
     if _whole_of(connection.dialect) is not _compound:
         return None
-    _listen(connection.dialect)
     _ASKED[connection] = asked = Asked(statement, parameters)
     return asked
 
@@ -65,15 +79,6 @@ def forget(connection: Connection) -> None:
     """What waits, if anything, shall not be sent."""
     _WAITING.pop(connection, None)
     _ASKED.pop(connection, None)
-
-
-def _listen(dialect: Dialect) -> None:
-    if dialect not in _LISTENED:
-        # Before others, one of which may be the last that is asked.
-        event.listen(dialect, "do_execute", _send_both, insert=True)
-        event.listen(dialect, "do_executemany", _send_before, insert=True)
-        event.listen(dialect, "do_execute_no_params", _send_before, insert=True)
-        _LISTENED.add(dialect)
 
 
 def _send_both(
@@ -136,7 +141,9 @@ def _compound(cursor: Any, complete: str, before: Sequence[str]) -> str:  # noqa
 
 
 def _whole_of(dialect: Dialect) -> Whole | None:
-    """How, as far as we have tried it."""
+    """How, as far as we have tried it, and where it was prepared (`listen`)."""
+    if dialect not in _LISTENED:
+        return None
     if dialect.driver == "psycopg2":
         return _in_front
     if dialect.driver == "pymysql" and getattr(dialect, "is_mariadb", False):

@@ -1,6 +1,8 @@
 """`emit`: for programs that tell events themselves, with their own session or connection.
 
-    emitter = Emitter(Outbox(settings, settings.codec()))
+    outbox = Outbox(settings, settings.codec())
+    outbox.listen(engine)     # where the engine is made
+    emitter = Emitter(outbox)
     with Session(engine) as session:
         image.name = "new"
         emitter.emit(session, [draft])

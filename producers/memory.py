@@ -42,7 +42,11 @@ class Memory:
         self._unmarked: dict[str, datetime] = {}
         self._lent: weakref.WeakKeyDictionary[Transaction, Lent] = weakref.WeakKeyDictionary()
         self._heard: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self._told: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+    def listen(self, engine: Engine) -> None:
+        """Hears of the engine's commits that fail; to be called where the engine is made."""
+        # Of errors only an engine tells, and nothing can be added to its listeners later.
+        event.listen(engine, "handle_error", self._failed)
 
     def missed(self, changes: int) -> None:
         """So many changes were not recorded."""
@@ -94,16 +98,12 @@ class Memory:
     def _hear(self, connection: Connection) -> None:
         """Listens from the first loan on: without one a rollback costs nothing.
 
-        Not to the engine, for another thread may be about to roll back: it would stumble. Of errors
-        only the engine tells.
+        Not to the engine, for another thread may be about to roll back: it would stumble.
         """
         if connection not in self._heard:
             event.listen(connection, "rollback", self.give_back)
             event.listen(connection, "rollback_twophase", self._rolled_back_twophase)
             self._heard.add(connection)
-        if connection.engine not in self._told:
-            event.listen(connection.engine, "handle_error", self._failed)
-            self._told.add(connection.engine)
 
     def _rolled_back_twophase(
         self, connection: Connection, _xid: object, _is_prepared: bool

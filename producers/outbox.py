@@ -13,6 +13,7 @@ The rules (RELIABILITY.md, "Outbox"):
 - No connection is kept, so an Outbox may be made before a fork; one a database.
 
     outbox = Outbox(settings, settings.codec())
+    outbox.listen(engine)                                      # where the engine is made
     with outbox.shield_commit(connection, ["image:42"]):      # in the engine's `commit` event
         outbox.record(connection, drafts)
 
@@ -27,9 +28,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Engine, insert, select
 
-from metaledger.producers import at_once, claiming, counters
+from metaledger.producers import along, at_once, claiming, counters
 from metaledger.producers.copying import can_copy, copy
 from metaledger.producers.counters import NEW, Counter, Stream
 from metaledger.producers.gathering import is_autocommit
@@ -79,6 +80,14 @@ class Outbox:
     def failures(self) -> int:
         """How many errors were undone in this process so far, swallowed or not."""
         return self._guard.count
+
+    def listen(self, engine: Engine) -> None:
+        """To be called where an engine is made whose connections this will be given: nothing can be
+        added to its listeners later. Without it savepoints are round trips of their own, and what a
+        failing commit undoes of `missed` is not told again.
+        """
+        self._memory.listen(engine)
+        along.listen(engine)
 
     def missed(self, changes: int) -> None:
         """Has the next event say that so many changes went unrecorded."""

@@ -55,6 +55,7 @@ class Spool:
             replace(settings, strict=True), settings.codec(), clock=clock, new_id=new_id
         )
         self._engine = open_sqlite(URL.create("sqlite", database=str(path)), wait_s=wait_s)
+        self._outbox.listen(self._engine)
         self._installed = False
 
     @property

@@ -55,6 +55,7 @@ class Watcher:
     def listen(self, engine: Engine) -> None:
         """Begins to watch the engine's transactions, of whose statements `watch` tells."""
         for name, listener in (
+        self._outbox.listen(engine)
             ("commit", self._commit),
             ("prepare_twophase", self._commit),
             # It finds nothing more where there was a prepare.

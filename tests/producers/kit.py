@@ -79,12 +79,16 @@ class Service:
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
-        self.engine = self.new_engine()
         self.outbox = Outbox(self.settings, CODEC, clock=self.clock)
         self.emitter = Emitter(self.outbox)
+        self.engine = self.new_engine()
 
     def new_engine(self, **options: object) -> Engine:
-        engine = create_engine(self.url, **options)
+        return self.listened(create_engine(self.url, **options))
+
+    def listened(self, engine: Engine) -> Engine:
+        """An engine of the service's, just made."""
+        self.outbox.listen(engine)
         self.engines.append(engine)
         return engine
 

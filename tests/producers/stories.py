@@ -60,9 +60,7 @@ class Shop:
     def engine(self, **options: object) -> Engine:
         """One whose pool hands out the same few connections again."""
         pool = {"poolclass": QueuePool, "pool_size": 4, "max_overflow": 0, "pool_timeout": 5}
-        made = create_engine(self.url, **pool, **options)
-        self.service.engines.append(made)
-        return made
+        return self.service.listened(create_engine(self.url, **pool, **options))
 
     def change(self, target: Connection | Session, image: str, value: str) -> None:
         target.execute(update(stock).where(stock.c.image == image).values(value=value))
@@ -140,7 +138,7 @@ def retried_deadlock(shop: Shop) -> list[str]:
     """The same through oslo.db, which runs the loser again."""
     facade = enginefacade.transaction_context()
     facade.configure(connection=shop.url.render_as_string(hide_password=False))
-    shop.service.engines.append(facade.writer.get_engine())
+    shop.service.listened(facade.writer.get_engine())
     met, attempts = threading.Barrier(2), list[str]()
 
     @wrap_db_retry(max_retries=5, retry_interval=0.01, retry_on_deadlock=True)

@@ -722,27 +722,31 @@ def test_what_no_table_can_name_is_counted_and_holds_up_nothing(
 
 
 @contextmanager
-def committing_elsewhere(engine: Engine) -> Iterator[list[BaseException]]:
-    """Meanwhile a thread stands among the engine's listeners; gives what its commit raised."""
-    committing, go_on = threading.Event(), threading.Event()
+def standing_elsewhere(
+    engine: Engine, listener: str, statement: str = "SELECT 1"
+) -> Iterator[list[BaseException]]:
+    """Meanwhile a thread that runs the statement and commits stands among the engine's listeners of
+    this event; gives what it raised.
+    """
+    standing, go_on = threading.Event(), threading.Event()
     raised: list[BaseException] = []
 
-    @event.listens_for(engine, "commit")
-    def wait(_connection: object) -> None:
+    @event.listens_for(engine, listener)
+    def wait(*_: object) -> None:
         if threading.current_thread() is other:
-            committing.set()
+            standing.set()
             assert go_on.wait(PATIENCE_S)
 
     def commit() -> None:
         try:
             with engine.begin() as connection:
-                connection.execute(text("SELECT 1"))
+                connection.execute(text(statement))
         except BaseException as error:  # noqa: BLE001 (the test's to judge)
             raised.append(error)
 
     other = threading.Thread(target=commit)
     other.start()
-    assert committing.wait(PATIENCE_S)
+    assert standing.wait(PATIENCE_S)
     yield raised
     go_on.set()
     other.join()
@@ -751,7 +755,7 @@ def committing_elsewhere(engine: Engine) -> Iterator[list[BaseException]]:
 def test_a_first_event_makes_no_other_commit_stumble(service: Service) -> None:
     """SQLAlchemy's listeners of an engine cannot be added to while a thread goes through them."""
     with service.engine.begin() as connection:
-        with committing_elsewhere(service.engine) as raised:
+        with standing_elsewhere(service.engine, "commit") as raised:
             service.emitter.emit(connection, [draft("a")])
         assert raised == []
     assert told(service.waiting()) == [("a", "x")]
@@ -762,7 +766,7 @@ def test_a_change_that_is_refused_makes_no_other_commit_stumble(service: Service
     with strict.engine.connect() as connection:
         connection.execute(text("SELECT 1"))
         with (
-            committing_elsewhere(strict.engine) as raised,
+            standing_elsewhere(strict.engine, "commit") as raised,
             pytest.raises(Unrecorded),
             strict.outbox.shield(connection, []),
         ):
@@ -770,3 +774,30 @@ def test_a_change_that_is_refused_makes_no_other_commit_stumble(service: Service
         assert raised == []
         with pytest.raises(Unrecorded):
             connection.commit()
+def test_a_first_event_that_says_what_was_missed_makes_no_other_error_stumble(
+    service: Service,
+) -> None:
+    """An error that is not the database's own is none that a service runs its transaction again
+    for.
+    """
+    service.drop_tables()
+    service.commit_change("a", "1")
+    service.install()
+    wrong = "SELECT * FROM nowhere"
+    with standing_elsewhere(service.engine, "handle_error", wrong) as raised:
+        service.commit_change("b", "1")
+    assert [isinstance(it, DBAPIError) for it in raised] == [True]
+    assert service.waiting()[-1].meta.missed == 1
+
+
+@on(POSTGRESQL, MARIADB)
+def test_a_first_savepoint_makes_no_other_statement_stumble(service: Service) -> None:
+    with service.engine.begin() as connection:
+        with (
+            standing_elsewhere(service.engine, "do_execute") as raised,
+            service.outbox.shield(connection, []),
+        ):
+            connection.execute(text("SELECT 1"))
+        assert raised == []
+
+
