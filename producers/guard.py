@@ -9,6 +9,8 @@ The rules (RELIABILITY.md, "Inside the service's transaction"):
 - `strict` raises Unrecorded instead of swallowing. In the middle of a transaction the transaction
   is doomed by that, and its commit is refused even if the service swallows the error.
 - Where it can, the savepoint travels with the body's first statement (`along`).
+- What fails only because of what a backend kept (`prepared`) is done once more, without
+  (`Attempt.run`).
 - What goes up from the commit's own event rolls the DBAPI connection back first: SQLAlchemy does
   not, and the pool's next user would commit what was refused.
 
@@ -20,7 +22,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import Connection, event
@@ -30,6 +32,7 @@ from metaledger.producers import along
 from metaledger.schemas.errors import MetaledgerError, Unrecorded
 
 _log = structlog.get_logger("metaledger.producers")
+_T = TypeVar("_T")
 
 _SAVEPOINT = "metaledger"
 # Of its own name, so that nobody rolls back to it who means another.
@@ -45,6 +48,8 @@ _ENDED_SQLSTATES = ("40001", "40P01", "08", "57P0")
 _ENDED_MYSQL = frozenset({1213, 2006, 2013, 1053})
 _ENDED_SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _LOCK_TIMEOUT_SQLSTATE, _LOCK_TIMEOUT_MYSQL = "55P03", 1205
+# PostgreSQL: "cached plan must not change result type", and no such prepared statement.
+_STALE_SQLSTATES = frozenset({"0A000", "26000"})
 # PostgreSQL: the transaction was aborted before we came, and its commit will be a rollback.
 _ABORTED_SQLSTATE = "25P02"
 
@@ -68,7 +73,7 @@ class Guard:
         self._begun = weakref.WeakSet[Transaction]()
 
     @contextmanager
-    def shield(self, connection: Connection, aggregates: Sequence[str]) -> Iterator[None]:
+    def shield(self, connection: Connection, aggregates: Sequence[str]) -> Iterator["Attempt"]:
         """Runs the body in a savepoint, in the middle of the connection's transaction.
 
         Not to be nested. Behind a `with` whose body ends in `return`, control arrives only where an
@@ -77,20 +82,22 @@ class Guard:
         # The first one is left to the end of the transaction: a round trip less. More would nest.
         first = self._is_first(connection)
         with attempt(connection, name=_FIRST if first else _SAVEPOINT) as body:
-            yield
+            yield body
             if not first:
                 body.release()
         if body.error is not None:
             self._undone(connection, aggregates, body.error)
 
     @contextmanager
-    def shield_commit(self, connection: Connection, aggregates: Sequence[str]) -> Iterator[None]:
+    def shield_commit(
+        self, connection: Connection, aggregates: Sequence[str]
+    ) -> Iterator["Attempt"]:
         """As `shield`, in the event that comes just before the commit (or the prepare), which
         releases the savepoint: a round trip less.
         """
         try:
             with attempt(connection) as body:
-                yield
+                yield body
             if body.error is not None:
                 self._undone(connection, aggregates, body.error)
         except BaseException:
@@ -153,6 +160,18 @@ class Attempt:
     # In a transaction that was aborted before, nothing is left to record.
     aborted: bool
     error: Exception | None = None
+
+    def run(self, work: Callable[[], _T]) -> _T:
+        """Does the work, which is to be all that the body does, once more where it failed only
+        because of what a backend kept.
+        """
+        try:
+            return work()
+        except Exception as error:
+            if not _is_stale(error) or not _rolled_back_to(self.connection, self.name):
+                raise
+            _set_savepoint(self.connection, self.name, error)
+        return work()
 
     def release(self) -> None:
         """The body's last step, where the transaction goes on."""
@@ -237,6 +256,10 @@ def _ends(error: BaseException, dialect: str) -> bool:
     if dialect in _MYSQL:
         return bool(error.args) and error.args[0] in _ENDED_MYSQL
     return sqlstate is not None and sqlstate.startswith(_ENDED_SQLSTATES)
+
+
+def _is_stale(error: BaseException) -> bool:
+    return any(_sqlstate(cause) in _STALE_SQLSTATES for cause in _causes(error, None))
 
 
 def _sqlstate(error: BaseException) -> str | None:

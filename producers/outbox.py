@@ -34,7 +34,7 @@ from metaledger.producers import along, at_once, claiming, counters
 from metaledger.producers.copying import can_copy, copy
 from metaledger.producers.counters import NEW, Counter, Stream
 from metaledger.producers.gathering import is_autocommit
-from metaledger.producers.guard import Guard, attempt, is_lock_timeout
+from metaledger.producers.guard import Attempt, Guard, attempt, is_lock_timeout
 from metaledger.producers.memory import Memory
 from metaledger.producers.numbering import (
     MENDING,
@@ -95,23 +95,24 @@ class Outbox:
 
     def shield(
         self, connection: Connection, aggregates: Sequence[str]
-    ) -> AbstractContextManager[None]:
+    ) -> AbstractContextManager[Attempt]:
         """Runs the body in a savepoint, in the middle of the service's transaction.
 
         What goes wrong in it is undone and swallowed (then the aggregates are marked unrecorded),
         or raised: unchanged where it ended the transaction, as Unrecorded where `strict` is set,
-        and then the transaction's commit is refused too. Not to be nested.
+        and then the transaction's commit is refused too. Not to be nested. A body that reads what
+        was locked does it by `Attempt.run`.
         """
         return self._guard.shield(connection, aggregates)
 
     @contextmanager
-    def shield_commit(self, connection: Connection, aggregates: Sequence[str]) -> Iterator[None]:
+    def shield_commit(self, connection: Connection, aggregates: Sequence[str]) -> Iterator[Attempt]:
         """As `shield`, for the event just before the commit: there, and only there, what is raised
         rolls the DBAPI connection back first, or the pool would hand out an open transaction.
         """
         try:
-            with self._guard.shield_commit(connection, aggregates):
-                yield
+            with self._guard.shield_commit(connection, aggregates) as body:
+                yield body
         except BaseException:
             # To SQLAlchemy this is no rollback.
             self._memory.give_back(connection)
@@ -195,7 +196,9 @@ class Outbox:
         if lent.missed:
             first = fitting[0]
             fitting = [replace(first, missed=first.missed + lent.missed), *fitting[1:]]
-        if not (unrecorded or claimed) and self._recorded_at_once(connection, fitting, held):
+        # What was lent is told once, and not by what may have to be done once more.
+        is_usual = not (unrecorded or claimed or lent.missed)
+        if is_usual and self._recorded_at_once(connection, fitting, held):
             return
         numbered = self._numbering.number(
             connection, fitting, unrecorded=unrecorded, claimed=claimed

@@ -9,12 +9,11 @@ psycopg 2 prepares nothing by itself, so PREPARE and EXECUTE are said here. Rule
 - A connection that runs a statement a few times is not worth it (as for psycopg 3, "Prepared
   statements").
 - After an error (somebody said DEALLOCATE, a migration gave a column another type) the connection
-  goes on without.
+  goes on without. Whoever ran it in a savepoint can run it once more (`guard`).
 """
 
 import hashlib
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -22,14 +21,18 @@ from sqlalchemy import ClauseElement, Connection, CursorResult, TextClause, bind
 from sqlalchemy.dialects import postgresql
 
 _RUNS_BEFORE = 5
-_STATES = "metaledger.prepared"
+_KEPT = "metaledger.prepared"
 
 
-class _State(Enum):
-    """A statement on a connection, once it is worth it."""
+@dataclass(slots=True)
+class _Kept:
+    """What a connection's backend keeps, by its name, and how often the rest ran; once `over`,
+    nothing is prepared on the connection, and nothing that was is asked for.
+    """
 
-    PREPARED = "prepared"
-    NEVER = "never"
+    names: set[str] = field(default_factory=set)
+    runs: dict[str, int] = field(default_factory=dict)
+    over: bool = False
 
 
 class Prepared:
@@ -67,33 +70,31 @@ class Prepared:
         if not self._is_prepared(connection):
             return connection.execute(self._statement, parameters)
         # An error is whatever the service's own listeners make of it, and behind one of a lost
-        # connection there is no `info`.
-        states, name = connection.info[_STATES], self._forms.name
-        states[name] = _State.NEVER
+        # connection there is no `info`. What fails one may fail all, and is not tried again.
+        kept: _Kept = connection.info[_KEPT]
+        kept.over = True
         result = connection.execute(self._forms.execute, self._forms.constants | parameters)
-        states[name] = _State.PREPARED
+        kept.over = False
         return result
 
     def _is_prepared(self, connection: Connection) -> bool:
         """Whether the connection's backend has it, which it is given where that is worth it."""
         if connection.dialect.driver != "psycopg2":
             return False
+        kept: _Kept = connection.info.setdefault(_KEPT, _Kept())
         name = self._forms.name
-        states: dict[str, _State | int] = connection.info.setdefault(_STATES, {})
-        state = states.get(name, 0)
-        if isinstance(state, _State):
-            return state is _State.PREPARED
-        if state < _RUNS_BEFORE:
-            states[name] = state + 1
+        if kept.over or name in kept.names:
+            return not kept.over
+        runs = kept.runs[name] = kept.runs.get(name, 0) + 1
+        if runs <= _RUNS_BEFORE:
             return False
-        # What fails is not tried again.
-        states[name] = _State.NEVER
-        if _keeps_its_backend(connection):
-            connection.exec_driver_sql(
-                self._forms.prepare, execution_options={"no_parameters": True}
-            )
-            states[name] = _State.PREPARED
-        return states[name] is _State.PREPARED
+        kept.over = True
+        if not _keeps_its_backend(connection):
+            return False
+        connection.exec_driver_sql(self._forms.prepare, execution_options={"no_parameters": True})
+        kept.names.add(name)
+        kept.over = False
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,11 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, Engine, Insert, Select, event
 from sqlalchemy.sql.expression import ClauseElement, UpdateBase
 
+from metaledger.producers.counters import Counter
 from metaledger.producers.gathering import is_autocommit
 from metaledger.producers.outbox import Outbox
 from metaledger.producers.watching.gathered import Dropped, Gathered, GivenUp, Touch
-from metaledger.producers.watching.service import Change, Service
+from metaledger.producers.watching.service import Change, Reading, Service
 from metaledger.producers.watching.statements import (
     Target,
     made,
@@ -54,8 +55,8 @@ class Watcher:
 
     def listen(self, engine: Engine) -> None:
         """Begins to watch the engine's transactions, of whose statements `watch` tells."""
-        for name, listener in (
         self._outbox.listen(engine)
+        for name, listener in (
             ("commit", self._commit),
             ("prepare_twophase", self._commit),
             # It finds nothing more where there was a prepare.
@@ -135,19 +136,11 @@ class Watcher:
         new = sorted(set(aggregates) - gathered.met)
         if not new:
             return
-        with self._outbox.shield(connection, new):
+        with self._outbox.shield(connection, new) as body:
             # Their before-images would fill the service's memory, for events that find no room.
             if len(gathered.met) + len(new) > self._outbox.settings.outbox_rows_max:
                 raise OutboxFull("a transaction changes more than outbox_rows_max aggregates")
-            if len(new) == 1 and not target.registers:
-                locked = self._outbox.locking(connection, new[0])
-                reading = self._service.read(connection, new)
-                counters = locked()
-            else:
-                counters = self._outbox.lock(connection, new)
-                # Of one that is being made and that was never heard of nothing can be there.
-                known = [it for it in new if not (target.registers and counters[it].is_new)]
-                reading = self._service.read(connection, known)
+            counters, reading = body.run(lambda: self._locked(connection, new, target))
             gathered.owners.update(reading.owners)
             touches = (
                 Touch(aggregate=it, counter=counters[it], before=reading.states.get(it))
@@ -156,6 +149,19 @@ class Watcher:
             self._transactions.learn(connection, *touches)
         given_up = (GivenUp(aggregate=it) for it in new if it not in gathered.met)
         self._transactions.learn(connection, *given_up)
+
+    def _locked(
+        self, connection: Connection, aggregates: Sequence[str], target: Target
+    ) -> tuple[Mapping[str, Counter], Reading[Any]]:
+        """Their counters, and what is read of them under these locks."""
+        if len(aggregates) == 1 and not target.registers:
+            locked = self._outbox.locking(connection, aggregates[0])
+            reading = self._service.read(connection, aggregates)
+            return locked(), reading
+        counters = self._outbox.lock(connection, aggregates)
+        # Of one that is being made and that was never heard of nothing can be there.
+        known = [it for it in aggregates if not (target.registers and counters[it].is_new)]
+        return counters, self._service.read(connection, known)
 
     def _commit(self, connection: Connection, *_xid: object) -> None:
         gathered = self._transactions.known(connection)
@@ -171,12 +177,15 @@ class Watcher:
     def _record(
         self, connection: Connection, gathered: Gathered, touches: Mapping[str, Touch]
     ) -> None:
-        with self._outbox.shield_commit(connection, list(touches)):
+        def record() -> None:
             states = self._service.read(connection, list(touches)).states
             drafts = list(self._drafts(connection, gathered, touches, states))
             if drafts:
                 held = {it.aggregate: it.counter for it in touches.values()}
                 self._outbox.record(connection, drafts, held=held)
+
+        with self._outbox.shield_commit(connection, list(touches)) as body:
+            body.run(record)
 
     def _drafts(
         self,

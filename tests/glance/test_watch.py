@@ -371,6 +371,65 @@ def test_strict_fails_the_change_and_leaves_the_connection_clean(
     hooked.dispose()
 
 
+@pytest.mark.parametrize("strict", [False, True], ids=["swallowing", "strict"])
+@pytest.mark.parametrize(
+    "disturbance",
+    ["DEALLOCATE ALL", "ALTER TABLE image_properties ALTER COLUMN name TYPE text"],
+    ids=["deallocated", "migrated"],
+)
+def test_what_a_warm_connection_kept_and_is_no_more_fails_no_change(
+    service: Service, monkeypatch: pytest.MonkeyPatch, disturbance: str, strict: bool
+) -> None:
+    if service.stock.dialect.name != "postgresql":
+        pytest.skip("PostgreSQL alone keeps statements")
+    hooked = strict_engine(service, monkeypatch) if strict else service.hooked
+    with hooked.begin() as connection:
+        register(connection, k="v")
+    names = [f"name-{number}" for number in range(10)]
+    for name in names:
+        with hooked.begin() as connection:
+            rename(connection, name)
+    with hooked.begin() as connection:
+        connection.execute(text(disturbance))
+    with hooked.begin() as connection:
+        rename(connection, "last")
+    hooked.dispose()
+    _, *events = service.events()
+    told = [it.data.attributes["name"] for it in events]  # type: ignore[union-attr]
+    assert told == [*names, "last"]
+    assert {it.meta.missed for it in events} == {0}
+
+
+def test_what_a_failed_commit_undid_is_told_with_the_event_after(service: Service) -> None:
+    if service.stock.dialect.name == "mysql":
+        pytest.skip("MariaDB checks nothing at the commit")
+    if service.stock.dialect.name == "sqlite":
+        event.listen(service.hooked, "connect", lambda it, _: it.execute("PRAGMA foreign_keys=ON"))
+    with service.stock.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE TABLE late (id int PRIMARY KEY,"
+                " other int REFERENCES late (id) DEFERRABLE INITIALLY DEFERRED)"
+            )
+        )
+    OUTBOX_TABLES.drop_all(service.stock)
+    with service.hooked.begin() as connection:
+        register(connection)
+    install(service.stock)
+
+    def in_vain() -> None:
+        with service.hooked.begin() as connection:
+            register(connection, OTHER)
+            connection.execute(text("INSERT INTO late VALUES (1, 2)"))
+
+    with pytest.raises(IntegrityError, match=r"(?i)foreign key"):
+        in_vain()
+    with service.hooked.begin() as connection:
+        register(connection, OTHER)
+    (event_,) = service.events(OTHER)
+    assert event_.meta.missed == 1
+
+
 def test_a_transaction_that_lost_a_deadlock_ends_with_that_error(service: Service) -> None:
     """SQLite's busy stands for it here; the service is told what it knows how to retry."""
     if service.stock.dialect.name != "sqlite":

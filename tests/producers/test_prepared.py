@@ -1,7 +1,7 @@
 """What PostgreSQL keeps parsed and planned answers as what it does not."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
@@ -19,6 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import OperationalError
 
+from metaledger.producers.counters import Counter
 from metaledger.producers.outbox import Outbox
 from metaledger.producers.prepared import Prepared
 from tests.servers.process import HOST
@@ -149,16 +150,51 @@ def test_events_are_numbered_the_same_when_it_is_kept(service: Service) -> None:
 
 
 @on(POSTGRESQL)
-def test_a_change_whose_statement_was_lost_is_made_up_for(service: Service) -> None:
-    outbox = Outbox(SETTINGS, CODEC)
+@pytest.mark.parametrize("moment", ["before it is read", "before it is written"])
+@pytest.mark.parametrize("strict", [False, True], ids=["swallowing", "strict"])
+def test_a_change_whose_statements_were_lost_is_recorded_all_the_same(
+    service: Service, moment: str, strict: bool
+) -> None:
+    hooked = service.with_settings(strict=strict)
+    with hooked.engine.connect() as connection:
+        for number in range(OFTEN):
+            disturbed = moment if number == OFTEN - 2 else None
+            with connection.begin():
+                change_as_a_hook_sees_it(hooked, connection, str(number), disturbed)
+    assert hooked.outbox.failures == 0
+    made = service.waiting()
+    assert numbers(made) == [("image:a", 1, seq) for seq in range(1, OFTEN + 1)]
+    assert {it.meta.missed for it in made} == {0}
+
+
+def change_as_a_hook_sees_it(
+    service: Service, connection: Connection, value: str, disturbed: str | None
+) -> None:
+    outbox = service.outbox
+    if disturbed == "before it is read":
+        connection.execute(text("DEALLOCATE ALL"))
+    with outbox.shield(connection, ["image:a"]) as body:
+        held = body.run(lambda: held_and_read(service, connection))
+    connection.execute(insert(changes), {"image": "a", "value": value})
+    if disturbed == "before it is written":
+        connection.execute(text("DEALLOCATE ALL"))
+    with outbox.shield_commit(connection, ["image:a"]) as body:
+        body.run(lambda: outbox.record(connection, [draft("a", value)], held=held))
+
+
+def held_and_read(service: Service, connection: Connection) -> Mapping[str, Counter]:
+    held = service.outbox.lock(connection, ["image:a"])
+    OF_IMAGE.execute(connection, {"image": "a"}).all()
+    return held
+
+
+@on(POSTGRESQL)
+def test_what_was_missed_is_told_by_a_change_whose_statements_were_lost(service: Service) -> None:
     with service.engine.connect() as connection:
         for number in range(OFTEN):
             with connection.begin():
-                if number == OFTEN - 2:
-                    connection.execute(text("DEALLOCATE ALL"))
-                held = outbox.lock(connection, ["image:a"])
-                with outbox.shield_commit(connection, ["image:a"]):
-                    outbox.record(connection, [draft("a", str(number))], held=held)
-    assert outbox.failures == 1
-    *_, last = service.waiting()
-    assert (last.meta.stream_seq, last.meta.missed) == (OFTEN - 1, 1)
+                change_as_a_hook_sees_it(service, connection, str(number), None)
+        service.outbox.missed(2)
+        with connection.begin():
+            change_as_a_hook_sees_it(service, connection, "last", "before it is written")
+    assert service.waiting()[-1].meta.missed == 2
