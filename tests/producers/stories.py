@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -36,7 +37,11 @@ from ..servers.process import wait_until
 from .kit import DATABASES, MARIADB, POSTGRESQL, SQLITE, Service, changes, draft
 
 Story = Callable[["Shop"], list[str]]
-IMAGES = ("a", "b", "c")
+WARMING = "warming"
+# From then on a connection's statements are prepared where they can be, and numbers are known.
+_WARM = 8
+# What warms a connection up is no image of a story.
+IMAGES = ("a", "b", "c", WARMING)
 
 stock = Table(
     "stock",
@@ -57,10 +62,31 @@ class Shop:
     def url(self) -> URL:
         return self.service.engine.url
 
-    def engine(self, **options: object) -> Engine:
-        """One whose pool hands out the same few connections again."""
+    def engine(self, *first: str, **options: object) -> Engine:
+        """One whose pool hands out the same few connections again, which have run for a while.
+
+        `first` are statements that each connection begins with.
+        """
         pool = {"poolclass": QueuePool, "pool_size": 4, "max_overflow": 0, "pool_timeout": 5}
-        return self.service.listened(create_engine(self.url, **pool, **options))
+        made = self.service.listened(create_engine(self.url, **pool, **options))
+
+        @event.listens_for(made, "connect")
+        def _on_connect(connection: Any, _record: object) -> None:
+            cursor = connection.cursor()
+            for statement in first:
+                cursor.execute(statement)
+            cursor.close()
+
+        self.warm(made)
+        return made
+
+    def warm(self, engine: Engine) -> None:
+        """A story has two connections at most."""
+        with engine.connect() as one, engine.connect() as other:
+            for connection in (one, other):
+                for number in range(1, _WARM + 1):
+                    with connection.begin():
+                        self.change(connection, WARMING, str(number))
 
     def change(self, target: Connection | Session, image: str, value: str) -> None:
         target.execute(update(stock).where(stock.c.image == image).values(value=value))
@@ -134,11 +160,38 @@ def deadlock(shop: Shop) -> list[str]:
     return sorted(notes)
 
 
+def deadlock_beside(shop: Shop) -> list[str]:
+    """Each has changed one image, and they meet crosswise at what tells nothing; the loser tries
+    again.
+    """
+    engine, met, notes = shop.engine(), threading.Barrier(2), list[str]()
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE IF EXISTS shelves"))
+        connection.execute(text("CREATE TABLE shelves (id int PRIMARY KEY)"))
+        connection.execute(text("INSERT INTO shelves VALUES (1), (2)"))
+
+    def run(image: str, first: int, second: int) -> None:
+        for is_first in (True, False):
+            with noting(notes), engine.begin() as connection:
+                shop.change(connection, image, "1")
+                lock_shelf(connection, first)
+                if is_first:
+                    met.wait()
+                lock_shelf(connection, second)
+                return
+
+    def lock_shelf(connection: Connection, number: int) -> None:
+        connection.execute(text("SELECT id FROM shelves WHERE id = :id FOR UPDATE"), {"id": number})
+
+    together(lambda: run("a", 1, 2), lambda: run("b", 2, 1))
+    return sorted(notes)
+
+
 def retried_deadlock(shop: Shop) -> list[str]:
     """The same through oslo.db, which runs the loser again."""
     facade = enginefacade.transaction_context()
     facade.configure(connection=shop.url.render_as_string(hide_password=False))
-    shop.service.listened(facade.writer.get_engine())
+    shop.warm(shop.service.listened(facade.writer.get_engine()))
     met, attempts = threading.Barrier(2), list[str]()
 
     @wrap_db_retry(max_retries=5, retry_interval=0.01, retry_on_deadlock=True)
@@ -180,23 +233,45 @@ def serialisation_failure(shop: Shop) -> list[str]:
     return notes
 
 
+def overtaken(shop: Shop) -> list[str]:
+    """The same of one image alone."""
+    notes = list[str]()
+    engine = snapshot_engine(shop)
+    for value in ("1", "2"):
+        with noting(notes), engine.connect() as connection:
+            begin_to_read(shop, connection)
+            if value == "1":
+                with engine.begin() as other:
+                    shop.change(other, "a", "theirs")
+            shop.change(connection, "a", value)
+            connection.commit()
+    return notes
+
+
+def write_skew(shop: Shop) -> list[str]:
+    """Each has read what the other changes: not even the commit need succeed."""
+    notes, engine = list[str](), shop.engine(isolation_level="SERIALIZABLE")
+    with noting(notes), engine.connect() as slow:
+        shop.read(slow)
+        with noting(notes), engine.begin() as fast:
+            shop.read(fast)
+            shop.change(fast, "a", "1")
+        shop.change(slow, "b", "1")
+        slow.commit()
+    with noting(notes), engine.begin() as again:
+        shop.change(again, "b", "2")
+    return notes
+
+
 def snapshot_engine(shop: Shop) -> Engine:
     """An engine whose transactions see one state of the database, or fail."""
     match shop.service.engine.dialect.name:
         case "postgresql":
             return shop.engine(isolation_level="REPEATABLE READ")
         case "sqlite":
-            engine, pragma = shop.engine(), "PRAGMA journal_mode=WAL"
+            return shop.engine("PRAGMA journal_mode=WAL")
         case _:
-            engine, pragma = shop.engine(), "SET innodb_snapshot_isolation = ON"
-
-    @event.listens_for(engine, "connect")
-    def _on_connect(connection: object, _record: object) -> None:
-        cursor = connection.cursor()  # type: ignore[attr-defined]
-        cursor.execute(pragma)
-        cursor.close()
-
-    return engine
+            return shop.engine("SET innodb_snapshot_isolation = ON")
 
 
 def begin_to_read(shop: Shop, connection: Connection) -> None:
@@ -228,9 +303,8 @@ def savepoints(shop: Shop) -> list[str]:
 
 def failed_commit(shop: Shop) -> list[str]:
     """A constraint that the database checks at the commit; the next transaction is a good one."""
-    notes, engine = list[str](), shop.engine()
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", lambda driver, _: driver.execute("PRAGMA foreign_keys=ON"))
+    notes, is_sqlite = list[str](), shop.service.engine.dialect.name == "sqlite"
+    engine = shop.engine(*["PRAGMA foreign_keys=ON"] * is_sqlite)
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE IF EXISTS late"))
         connection.execute(
@@ -331,8 +405,11 @@ _OPEN = {
 # SQLite has one writer and no server that ends a connection; MariaDB checks nothing at the commit.
 _ON: dict[Story, Sequence[ParameterSet]] = {
     deadlock: (POSTGRESQL, MARIADB),
+    deadlock_beside: (POSTGRESQL, MARIADB),
     retried_deadlock: (POSTGRESQL, MARIADB),
     serialisation_failure: DATABASES,
+    overtaken: DATABASES,
+    write_skew: (POSTGRESQL,),
     savepoints: DATABASES,
     failed_commit: (SQLITE, POSTGRESQL),
     lost_connection: (POSTGRESQL, MARIADB),

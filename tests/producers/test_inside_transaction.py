@@ -29,6 +29,12 @@ class Own(Exception):
     """What a hook's own code may raise."""
 
 
+class Cold(Shop):
+    """Its first event is that of its story."""
+
+    def warm(self, engine: Engine) -> None: ...
+
+
 DEADLOCKS = {"postgresql": "OperationalError: 40P01", "mysql": "OperationalError: 1213"}
 PATIENCE_S = 30
 PATIENCE = {
@@ -130,7 +136,7 @@ def test_what_a_failed_commit_undid_is_told_with_the_event_after(service: Servic
     service.commit_change("a", "1")
     service.install()
     fail = lost_with_the_commit if service.engine.dialect.name == "mysql" else failed_commit
-    shop = Shop(service, emits=True)
+    shop = Cold(service, emits=True)
     shop.prepare()
     notes = fail(shop)
     assert notes[0] != "committed" == notes[1]
