@@ -620,6 +620,38 @@ def test_a_lock_is_there_behind_the_statement_that_follows_it(service: Service) 
     assert numbers(service.waiting()) == [("image:a", 1, 1), ("image:a", 1, 2), ("image:b", 1, 1)]
 
 
+@on(POSTGRESQL, MARIADB)
+def test_who_has_to_wait_for_a_lock_waits_before_its_reading(service: Service) -> None:
+    """What was read before the wait was changed in it: a before-image of what never was before."""
+    service.commit_change("a", "1")
+    waiting = text(WAITING[service.engine.dialect.name])
+    found: list[tuple[int, list[str]]] = []
+
+    def other() -> None:
+        with (
+            service.engine.begin() as connection,
+            service.outbox.shield(connection, ["image:a"]),
+        ):
+            answer = service.outbox.locking(connection, "image:a")
+            query = select(changes.c.value).order_by(changes.c.id)
+            values = list(connection.execute(query).scalars())
+            found.append((answer()["image:a"].seq, values))
+
+    thread = threading.Thread(target=other)
+    with (
+        service.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watching,
+        service.engine.begin() as connection,
+    ):
+        service.outbox.lock(connection, ["image:a"])
+        service.change(connection, "a", "2")
+        thread.start()
+        assert wait_until(
+            lambda: bool(watching.scalar(waiting)), alive=thread.is_alive, timeout_s=60
+        )
+    thread.join()
+    assert found == [(2, ["1", "2"])]
+
+
 @on(MARIADB)
 def test_a_lock_is_no_round_trip_of_its_own(service: Service) -> None:
     with service.engine.begin() as connection:
@@ -767,19 +799,6 @@ def test_a_first_event_makes_no_other_commit_stumble(service: Service) -> None:
     assert told(service.waiting()) == [("a", "x")]
 
 
-def test_a_change_that_is_refused_makes_no_other_commit_stumble(service: Service) -> None:
-    strict = service.with_settings(strict=True)
-    with strict.engine.connect() as connection:
-        connection.execute(text("SELECT 1"))
-        with (
-            standing_elsewhere(strict.engine, "commit") as raised,
-            pytest.raises(Unrecorded),
-            strict.outbox.shield(connection, []),
-        ):
-            raise Own
-        assert raised == []
-        with pytest.raises(Unrecorded):
-            connection.commit()
 def test_a_first_event_that_says_what_was_missed_makes_no_other_error_stumble(
     service: Service,
 ) -> None:
@@ -807,3 +826,16 @@ def test_a_first_savepoint_makes_no_other_statement_stumble(service: Service) ->
         assert raised == []
 
 
+def test_a_change_that_is_refused_makes_no_other_commit_stumble(service: Service) -> None:
+    strict = service.with_settings(strict=True)
+    with strict.engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        with (
+            standing_elsewhere(strict.engine, "commit") as raised,
+            pytest.raises(Unrecorded),
+            strict.outbox.shield(connection, []),
+        ):
+            raise Own
+        assert raised == []
+        with pytest.raises(Unrecorded):
+            connection.commit()
