@@ -30,7 +30,8 @@ from tests.servers.interface import Database
 from tests.servers.settings import Settings
 
 from .proof import Proof, Run, running
-from .race_writers import IMAGES, SETTINGS, Plan, images, service_engine
+from .race_service import IMAGES, SETTINGS, images, new_engine
+from .race_writers import Plan
 
 WRITERS, PROCESSES = 16, 4
 ROOT = Path(__file__).parents[2]
@@ -187,7 +188,7 @@ def database(name: str, folder: Path) -> Iterator[str]:
     """An empty database of this kind."""
     if name == "SQLite":
         url = f"sqlite:///{folder / 'service.db'}"
-        service_engine(url).connect().close()
+        new_engine(url).connect().close()
         yield url
         return
     with running(_SERVERS[name]) as server:

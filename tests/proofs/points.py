@@ -18,8 +18,11 @@ from kafka.errors import KafkaTimeoutError
 
 Ask = Callable[[str], None]
 
-# A savepoint may travel with a statement (`producers/guard.py`).
-_WRITES = re.compile(r"\s*(SAVEPOINT \w+; )?\s*(INSERT|UPDATE|DELETE|COPY|WITH)\b", re.IGNORECASE)
+# A savepoint may travel with a statement (`producers/guard.py`), and what a backend keeps may write
+# (`producers/prepared.py`).
+_WRITES = re.compile(
+    r"\s*(SAVEPOINT \w+; )?\s*(INSERT|UPDATE|DELETE|COPY|WITH|EXECUTE)\b", re.IGNORECASE
+)
 
 
 def ask_at_every_step(ask: Ask) -> None:

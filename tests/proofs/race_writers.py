@@ -6,8 +6,10 @@ order, and its row's lock, not ours, made the order. Each event tells the versio
 
 A transaction changes one image or more, waits where it may hurt (before the event is written, and
 behind it, before the commit), and is rolled back one time in ten. What the database ends (deadlock,
-busy) runs again, as a service's does. Events go through the emitter or straight into the outbox, so
-that rows of the outbox stand uncommitted for as long as the longest transaction.
+busy) runs again, as a service's does. Half of them are watched by the hook; of the others events go
+through the emitter or straight into the outbox, so that rows of the outbox stand uncommitted for as
+long as the longest transaction. What a lock told the hook it may have to learn again: there are
+events of its own transaction that it does not know of, and savepoints that are rolled back.
 
     python -m tests.proofs.race_writers PLAN      with the plan as JSON; prints how often it retried
 """
@@ -18,43 +20,23 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from random import Random
-from typing import Any
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    Engine,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    create_engine,
-    event,
-    select,
-    update,
-)
+from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from metaledger.producers.emitter import Emitter
 from metaledger.producers.outbox import Outbox
-from metaledger.producers.settings import ProducerSettings
-from metaledger.schemas.events import Draft
-from metaledger.schemas.image import ImageUpdated, Mode, PropertyChange
 
-IMAGES = 200
+from .race_service import IMAGES, SETTINGS, draft, hooked, new_engine, raised
+
 ROLLED_BACK = 0.1
 SEVERAL = 0.2
 EMITTED = 0.5
+WATCHED = 0.5
+TOLD_BESIDE, UNDONE = 0.2, 0.1
 SHORT, SHORT_S = 0.1, 0.02
 # Sixteen writers soon stand behind a long one; on SQLite all of them at once.
 LONG, LONG_S = 0.001, 2.0
-
-images = Table(
-    "images",
-    MetaData(),
-    Column("id", String(64), primary_key=True),
-    Column("version", Integer, nullable=False),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,20 +55,19 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One transaction, drawn before it is tried: a retry does the same again."""
+    """One transaction, drawn before it is tried: a retry does the same again.
+
+    `is_told_beside`: the hook's transaction has events that the hook does not know of. `is_undone`:
+    each image is changed behind a savepoint first, and that is rolled back.
+    """
 
     images: tuple[str, ...]
+    is_watched: bool
     is_emitted: bool
+    is_told_beside: bool
+    is_undone: bool
     is_committed: bool
     delays_s: tuple[float, float]
-
-
-def service_engine(url: str) -> Engine:
-    """As a service opens its database."""
-    engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _on_sqlite_connect)
-    return engine
 
 
 def draw(random: Random) -> Change:
@@ -96,19 +77,24 @@ def draw(random: Random) -> Change:
     return Change(
         # In one order, or the service would deadlock with itself.
         images=tuple(f"image-{number:02}" for number in sorted(chosen)),
+        is_watched=random.random() < WATCHED,
         is_emitted=random.random() < EMITTED,
+        is_told_beside=random.random() < TOLD_BESIDE,
+        is_undone=random.random() < UNDONE,
         is_committed=random.random() >= ROLLED_BACK,
         delays_s=(_delay_s(random), _delay_s(random)),
     )
 
 
 class Writer:
-    """One writer, with a connection of its own."""
+    """One writer, with a connection of its own for either kind of transaction."""
 
     def __init__(self, plan: Plan, number: int) -> None:
-        self._engine = service_engine(plan.url)
         self._outbox = Outbox(SETTINGS, SETTINGS.codec())
         self._emitter = Emitter(self._outbox)
+        self._engine, self._watched = new_engine(plan.url), new_engine(plan.url)
+        self._outbox.listen(self._engine)
+        self._note = hooked(self._watched, self._outbox)
         self._random = Random(f"{plan.seed}/{number}")
         self._commits = plan.commits
 
@@ -122,11 +108,13 @@ class Writer:
             left -= change.is_committed
         assert self._outbox.failures == 0, "an error was swallowed"
         self._engine.dispose()
+        self._watched.dispose()
         return retries
 
     def _done(self, change: Change) -> bool:
+        engine = self._watched if change.is_watched else self._engine
         try:
-            with self._engine.connect() as connection:
+            with engine.connect() as connection:
                 self._apply(connection, change)
                 if change.is_committed:
                     connection.commit()
@@ -137,27 +125,30 @@ class Writer:
     def _apply(self, connection: Connection, change: Change) -> None:
         early, late = change.delays_s
         for image in change.images:
-            drafts = [draft(image, _raised(connection, image))]
-            if change.is_emitted:
-                self._emitter.emit(connection, drafts)
+            if change.is_undone:
+                with connection.begin_nested() as savepoint:
+                    raised(connection, image)
+                    savepoint.rollback()
+            if change.is_watched:
+                self._change_watched(connection, image, change)
             else:
-                self._outbox.record(connection, drafts)
+                self._change(connection, image, change)
             time.sleep(early / len(change.images))
         time.sleep(late)
 
+    def _change_watched(self, connection: Connection, image: str, change: Change) -> None:
+        version = raised(connection, image)
+        if change.is_told_beside:
+            self._outbox.record(connection, [draft(image, version)])
+            raised(connection, image)
+        self._note(connection, image, 1 + change.is_told_beside)
 
-def draft(image: str, version: int) -> Draft:
-    """The event that tells that the image has this version."""
-    change = PropertyChange(mode=Mode.MERGE, set={"version": str(version)})
-    data = ImageUpdated(image_id=image, change=change)
-    return Draft(data=data, aggregate=data.aggregate, context=SETTINGS.context())
-
-
-def _raised(connection: Connection, image: str) -> int:
-    which = images.c.id == image
-    connection.execute(update(images).where(which).values(version=images.c.version + 1))
-    version: int = connection.execute(select(images.c.version).where(which)).scalar_one()
-    return version
+    def _change(self, connection: Connection, image: str, change: Change) -> None:
+        drafts = [draft(image, raised(connection, image))]
+        if change.is_emitted:
+            self._emitter.emit(connection, drafts)
+        else:
+            self._outbox.record(connection, drafts)
 
 
 def _delay_s(random: Random) -> float:
@@ -165,14 +156,6 @@ def _delay_s(random: Random) -> float:
     if drawn < LONG:
         return random.uniform(LONG_S / 4, LONG_S)
     return random.uniform(0, SHORT_S) if drawn < SHORT else 0
-
-
-def _on_sqlite_connect(connection: Any, _record: object) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA busy_timeout=60000")
-
-
-SETTINGS = ProducerSettings(service="race", host="race-1")
 
 
 def main() -> None:
