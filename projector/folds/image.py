@@ -172,12 +172,11 @@ class _Turn:
             }
             row = Put("snapshot_uploads", upload, is_new=not was_uploaded)
             return (row, mark(self.fact, data.aggregate))
-        before, now = self.was.properties.live, state.properties.live
+        # One may have come unseen and gone again by this event, so what is live does not tell.
+        of_base = any(put.row["key"] == BASE_IMAGE_REF for put in self.properties.rows)
         # A snapshot of which only the upload is known was taken when it was registered.
         is_late = state.snapshot_uploaded and self.was.registered_at != state.registered_at
-        if before.get(BASE_IMAGE_REF) is now.get(BASE_IMAGE_REF) and not is_late:
-            return ()
-        return (mark(self.fact, f"image:{self.image_id}"),)
+        return (mark(self.fact, f"image:{self.image_id}"),) if of_base or is_late else ()
 
 
 def _registered(turn: _Turn, data: ImageRegistered) -> Step[ImageState]:

@@ -461,6 +461,14 @@ def test_what_is_no_longer_told_is_no_longer_derived(tell) -> None:
     assert path_of(found, "child") == ["snap"]
 
 
+def test_a_base_that_came_unseen_and_went_with_the_same_event_is_the_declared_one(tell) -> None:
+    tell(declaring("child", "old"), purged("child"))
+    change = PropertyChange(mode=Mode.PURGE, before={"base_image_ref": "new"}, after={})
+    found = tell(ImageUpdated(image_id="child", change=change))
+    assert path_of(found, "child") == ["new"]
+    assert derived_oracle.made(found) == derived_oracle.derived(found)
+
+
 def progressed(seq: int, *, unsent_s: int | None, reported_s: int) -> Event:
     """Stream `nova-1` for partition 0, so many seconds after AT."""
     oldest = None if unsent_s is None else AT + timedelta(seconds=unsent_s)
