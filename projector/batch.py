@@ -38,7 +38,8 @@ from metaledger.schemas.times import time_text
 
 
 class Batch:
-    """Takes a batch's records. `poison` counts those that had to be put aside.
+    """Takes a batch's records. `poison` counts those that had to be put aside, `waiting` those that
+    came to wait behind others, of which nobody knows yet what they are.
 
     `memories` has every aggregate that is stored; others are new. `known` has the events that the
     batch's ids, and those of the records that wait, were admitted for before. `admitted` has those
@@ -54,7 +55,7 @@ class Batch:
     ) -> None:
         self.memories = memories
         self.rows = Rows()
-        self.poison = 0
+        self.poison = self.waiting = 0
         self.admitted: dict[str, Known] = {}
         self._rules = rules
         self._projections = projections
@@ -137,6 +138,7 @@ class Batch:
     def _wait(self, memory: Memory, item: Read) -> None:
         """The record waits behind others."""
         if item.problem is None:
+            self.waiting += 1
             self.rows.park(item)
         else:
             self._quarantine(memory, item, parks=True)

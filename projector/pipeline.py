@@ -59,6 +59,7 @@ class _Flight:
     items: Sequence[Read]
     memories: Mapping[str, Memory]
     admitted: Mapping[str, Known]
+    tried: int
     poison: int
     prepared: Prepared
     outcome: Future[None] = field(default_factory=Future)
@@ -236,11 +237,14 @@ class Pipeline:
             )
         for item in items:
             batch.take(item)
-        self._limit.check(len(items), batch.poison)
+        # What waits would hide a fold that fails on all that it is given.
+        tried = len(items) - batch.waiting
+        self._limit.check(tried, batch.poison)
         return _Flight(
             items=items,
             memories=batch.memories,
             admitted=batch.admitted,
+            tried=tried,
             poison=batch.poison,
             prepared=self._store.prepare(
                 self._moves(items), batch.rows.changes(), batch.memories.values()
@@ -289,7 +293,7 @@ class Pipeline:
         self._expected.update(flight.checkpoints())
         self._recall.keep(flight.memories, flight.admitted)
         # What comes again after an error is counted again: a share stays what it is.
-        self._limit.note(len(flight.items), flight.poison)
+        self._limit.note(flight.tried, flight.poison)
 
     def _landed(self, flight: _Flight) -> None:
         self._committed.update(flight.checkpoints())

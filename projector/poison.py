@@ -6,7 +6,8 @@ from metaledger.schemas.errors import TooMuchPoison
 
 
 class PoisonLimit:
-    """Watches the share of records that cannot be admitted among the latest `records_min` or more.
+    """Watches the share of records that cannot be admitted among the latest `records_min` or more
+    that had their turn.
 
     Fewer than that prove nothing: one bad record of two is one bad record.
     """
@@ -31,6 +32,8 @@ class PoisonLimit:
 
     def note(self, records: int, poison: int) -> None:
         """The batch was committed."""
+        if not records:
+            return
         self._latest.append((records, poison))
         total = sum(counts[0] for counts in self._latest)
         while total - self._latest[0][0] >= self._records_min:

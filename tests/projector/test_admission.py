@@ -460,6 +460,19 @@ def test_too_much_poison_stops_the_projector_and_parks_nothing(url: str, ledger:
     assert len(dump(url)["quarantine"]) == len(bad)
 
 
+def test_what_waits_behind_poison_counts_as_no_sound_record(url: str, ledger: Ledger) -> None:
+    report = SourceProgressed(rows_waiting=1, rows_max=1, unrecorded_aggregates=0)
+    unfoldable = [
+        event(report, seq, aggregate=f"image:{number}")
+        for number in range(20)
+        for seq in range(1, 6)
+    ]
+    ledger.append(*unfoldable)
+    with pytest.raises(TooMuchPoison):
+        ledger.project(url, Settings())
+    assert not dump(url)["quarantine"]
+
+
 def test_a_wrong_deployment_stops_the_projector(url: str, ledger: Ledger) -> None:
     ledger.append(*(event(registered(str(number)), 1) for number in range(20)))
     with pytest.raises(TooMuchPoison, match="deployment_id"):
