@@ -2,10 +2,9 @@
 
 Three things go wrong with it, each as often as the others: yesterday's build cannot read it, or
 cannot fold it; it was damaged for good. Beside these, one event in four hundred never comes. In
-turn: builds that read nothing, or too little, are stopped; yesterday's build projects all the rest,
+turn: builds that can do so with too little are stopped; yesterday's build projects all the rest,
 and what is poisoned stands still at its last good event; today's build releases, an operator skips
-and accepts what is left; and a rebuild from the log comes to the same end. What the rows must be,
-the oracle says.
+and accepts what is left; and a rebuild from the log comes to the same end: the oracle's rows.
 """
 
 import zlib
@@ -154,6 +153,20 @@ def _yesterdays(projection: Any) -> Any:
 YESTERDAYS = tuple(_yesterdays(projection) for projection in PROJECTIONS)
 
 
+def _broken(percent: int) -> Sequence[Any]:
+    """The projections of a badly deployed build, as `Broken`."""
+
+    def broken(projection: Any) -> Any:
+        def fold(state: Any, fact: Fact) -> Step[Any]:
+            if zlib.crc32(fact.event.meta.event_id.encode()) % 100 < percent:
+                raise Unfoldable("this build gives this no meaning")
+            return projection.fold(state, fact)
+
+        return replace(projection, fold=fold)
+
+    return tuple(broken(projection) for projection in PROJECTIONS)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """A log, the read model that suffers, and one for the rebuild."""
@@ -215,8 +228,9 @@ def _check(run: Run, ledger: Ledger) -> None:
     )
     with parts.open_log(ledger.settings) as log:
         for percent in _TOO_MANY_PERCENT:
-            _a_bad_rate_stops(log, ledger, percent)
-            run.say(f"    a build that does not read {percent} % is stopped, and put nothing aside")
+            _assert_stopped(log, ledger, Broken(percent), PROJECTIONS)
+            _assert_stopped(log, ledger, _TODAY, _broken(percent))
+            run.say(f"    builds that do not read or fold {percent} % are stopped at once")
         _project(log, ledger.read_model, Yesterday(), YESTERDAYS)
         stand = _assert_standing_still(ledger)
         run.say(f"    {stand:,} images stand still at their last good event, the others are right")
@@ -239,15 +253,16 @@ def _project(log: Log, url: str, codec: Any, projections: Sequence[Any]) -> None
         bring_up_to_end(log, store, codec, settings=_PROJECTOR)
 
 
-def _a_bad_rate_stops(log: Log, ledger: Ledger, percent: int) -> None:
+def _assert_stopped(log: Log, ledger: Ledger, codec: Any, projections: Sequence[Any]) -> None:
+    """And nothing was put aside."""
     try:
-        _project(log, ledger.read_model, Broken(percent), PROJECTIONS)
+        _project(log, ledger.read_model, codec, projections)
     except TooMuchPoison:
         with engine_of(ledger.read_model) as engine:
             assert not list(streamed(engine, quarantine))
             assert not _parked(engine)
     else:
-        raise AssertionError(f"a build that does not read {percent} % was not stopped")
+        raise AssertionError("a build that was deployed badly was not stopped")
 
 
 def _assert_standing_still(ledger: Ledger) -> int:
