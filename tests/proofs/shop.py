@@ -86,6 +86,7 @@ class Shop:
 
     def __post_init__(self) -> None:
         self._outbox = Outbox(SETTINGS, SETTINGS.codec())
+        self._outbox.listen(self.engine)
         self._emitter = Emitter(self._outbox)
         self._hooked = Gathering[tuple[Draft, Mapping[str, Counter]]](self._record)
 
