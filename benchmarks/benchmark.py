@@ -6,11 +6,12 @@ benchmark never fails a build; it says what it saw.
 """
 
 import cProfile
+import itertools
 import pstats
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -47,6 +48,9 @@ class Bench:
     folder: Path
     profile: cProfile.Profile | None
     say: Callable[[str], None]
+    _ours_first: Iterator[bool] = field(
+        default_factory=lambda: itertools.cycle((False, True)), init=False
+    )
 
     def seconds(self, action: Callable[[], object]) -> float:
         """How long ours took, in seconds of the clock; profiled if asked."""
@@ -60,9 +64,11 @@ class Bench:
     def pairs(
         self, bare: Callable[[], object], ours: Callable[[], object], *, rounds: int
     ) -> Iterator[tuple[float, float]]:
-        """Seconds of the bare loop and of ours, round by round; who goes first alternates."""
-        for number in range(rounds):
-            if number % 2:
+        """Seconds of the bare loop and of ours, round by round; who goes first alternates,
+        from one call to the next too.
+        """
+        for _ in range(rounds):
+            if next(self._ours_first):
                 ours_s, bare_s = self.seconds(ours), _seconds(bare)
             else:
                 bare_s, ours_s = _seconds(bare), self.seconds(ours)
