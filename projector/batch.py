@@ -34,12 +34,13 @@ from metaledger.projector.rows import Rows, quarantine_row
 from metaledger.schemas.errors import Unfoldable
 from metaledger.schemas.events import Event, StreamNumber
 from metaledger.schemas.ledger import GapAccepted, RecordSkipped
+from metaledger.schemas.log import Position
 from metaledger.schemas.times import time_text
 
 
 class Batch:
     """Takes a batch's records. `poison` counts those that had to be put aside, `waiting` those that
-    came to wait behind others, of which nobody knows yet what they are.
+    wait behind others at its end, of which nobody knows yet what they are.
 
     `memories` has every aggregate that is stored; others are new. `known` has the events that the
     batch's ids, and those of the records that wait, were admitted for before. `admitted` has those
@@ -55,11 +56,17 @@ class Batch:
     ) -> None:
         self.memories = memories
         self.rows = Rows()
-        self.poison = self.waiting = 0
+        self.poison = 0
         self.admitted: dict[str, Known] = {}
         self._rules = rules
         self._projections = projections
         self._known = known
+        self._waiting = set[Position]()
+
+    @property
+    def waiting(self) -> int:
+        """See the class."""
+        return len(self._waiting)
 
     def take(self, item: Read) -> None:
         """A record arrives."""
@@ -138,7 +145,7 @@ class Batch:
     def _wait(self, memory: Memory, item: Read) -> None:
         """The record waits behind others."""
         if item.problem is None:
-            self.waiting += 1
+            self._waiting.add(item.record.position)
             self.rows.park(item)
         else:
             self._quarantine(memory, item, parks=True)
@@ -172,6 +179,8 @@ class Batch:
 
     def _turn(self, memory: Memory, item: Read) -> Parked | None:
         blocked = self._settle(memory, item)
+        if blocked is None or blocked.cause is Cause.POISON:
+            self._waiting.discard(item.record.position)
         if blocked is None and memory.waiting is not None:
             del memory.waiting[item.record.position.offset]
             if item.problem is None:

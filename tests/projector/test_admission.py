@@ -473,6 +473,15 @@ def test_what_waits_behind_poison_counts_as_no_sound_record(url: str, ledger: Le
     assert not dump(url)["quarantine"]
 
 
+def test_what_waited_and_had_its_turn_in_the_batch_counts(url: str, ledger: Ledger) -> None:
+    late = [event(updated(k=str(seq)), seq) for seq in range(2, 40)]
+    bad = [damaged(event(registered(str(number)), 1)) for number in range(11)]
+    good = [event(registered(f"good-{number}"), 1) for number in range(9)]
+    ledger.append(*late, *bad, *good, event(registered(k="1"), 1))
+    ledger.project(url, Settings())
+    assert len(dump(url)["quarantine"]) == len(bad)
+
+
 def test_a_wrong_deployment_stops_the_projector(url: str, ledger: Ledger) -> None:
     ledger.append(*(event(registered(str(number)), 1) for number in range(20)))
     with pytest.raises(TooMuchPoison, match="deployment_id"):
