@@ -84,7 +84,7 @@ def _refusing(disks: Source, why: str, original: Function) -> Function:
         if disks() is not None:
             raise Unrecorded(
                 f"not made, for this Nova's {MODULE} is other than is assumed: {why}; upgrade "
-                "Metaledger, or unset [metaledger] disks, and no disk is recorded"
+                "Metaledger, or set disks = false in [metaledger], and no disk is recorded"
             )
         return original(*args, **kwargs)
 
