@@ -157,6 +157,8 @@ class Attempt:
 
     connection: Connection
     name: str
+    # What the service was handling as it began.
+    handled: BaseException | None
     # In a transaction that was aborted before, nothing is left to record.
     aborted: bool
     error: Exception | None = None
@@ -168,7 +170,9 @@ class Attempt:
         try:
             return work()
         except Exception as error:
-            if not _is_stale(error) or not _rolled_back_to(self.connection, self.name):
+            if not _is_stale(error, self.handled) or not _rolled_back_to(
+                self.connection, self.name
+            ):
                 raise
             _set_savepoint(self.connection, self.name, error)
         return work()
@@ -188,7 +192,8 @@ def attempt(connection: Connection, *, name: str = _SAVEPOINT) -> Iterator[Attem
     # What the service is handling right now hangs on each error of ours, and says nothing of it.
     handled = sys.exception()
     name = _own_name(connection, name)
-    body = Attempt(connection, name, aborted=not _set_savepoint(connection, name, handled))
+    aborted = not _set_savepoint(connection, name, handled)
+    body = Attempt(connection, name, handled=handled, aborted=aborted)
     try:
         yield body
     except Exception as error:
@@ -258,8 +263,8 @@ def _ends(error: BaseException, dialect: str) -> bool:
     return sqlstate is not None and sqlstate.startswith(_ENDED_SQLSTATES)
 
 
-def _is_stale(error: BaseException) -> bool:
-    return any(_sqlstate(cause) in _STALE_SQLSTATES for cause in _causes(error, None))
+def _is_stale(error: BaseException, handled: BaseException | None) -> bool:
+    return any(_sqlstate(cause) in _STALE_SQLSTATES for cause in _causes(error, handled))
 
 
 def _sqlstate(error: BaseException) -> str | None:
