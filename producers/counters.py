@@ -44,10 +44,11 @@ _IN_LIST_MAX = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """The installation's stream."""
+    """The installation's stream, and since when it counts in this epoch, if that was asked for."""
 
     stream_id: str
     epoch: int
+    epoch_began_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,7 @@ def read_stream(connection: Connection) -> Stream:
             f"the outbox's tables have format {row.format_version}, and this build reads and "
             f"writes {FORMAT_VERSION}: run `metaledger outbox install` of the newer version"
         )
-    return Stream(stream_id=row.stream_id, epoch=row.epoch)
+    return Stream(stream_id=row.stream_id, epoch=row.epoch, epoch_began_at=row.epoch_began_at)
 
 
 def lock(connection: Connection, aggregates: Collection[str]) -> Mapping[str, Counter]:

@@ -11,7 +11,8 @@ What is marked as lacking a change (after `outbox reseed` that is everything) ma
 say nothing: a restored database gives numbers again, and another log has none of them. So nothing
 of it is in flight only where no event of it waits, the read model has reached the end that the log
 had after that, and its counter is the same behind its rows as before all. Then it differs, and is
-mended; or it agrees, is gone from both, or is another source's to tell, and lacks nothing here.
+mended; or it agrees, or is gone from both, and lacks nothing. What is another source's to tell is
+not compared: it lacks nothing here where it is the reseed alone that marked it.
 """
 
 from collections import Counter as Tally
@@ -23,7 +24,7 @@ from sqlalchemy import Connection, Engine
 
 from metaledger.producers import counters
 from metaledger.producers.administration import bound_log, waiting
-from metaledger.producers.counters import Counter, read_stream
+from metaledger.producers.counters import Counter, Stream, read_stream
 from metaledger.producers.database import answering, reading
 from metaledger.producers.mending import Agreeing, Differing
 from metaledger.producers.source import Kind, pages, those_there
@@ -135,19 +136,19 @@ class Reconciliation:
         told = queries.standing.STANDINGS[kind.name](self.read_model, keys)
         return [key for key in keys if key not in there and (key not in told or told[key].deleted)]
 
-    def _begin(self, names: Collection[str]) -> tuple[str, Mapping[str, Counter]]:
+    def _begin(self, names: Collection[str]) -> tuple[Stream, Mapping[str, Counter]]:
         """Begins to look at these: the stream, and the counters of those that are marked and of
         which all that was recorded is in the read model's transaction, which begins here.
         """
         with answering(self.engine), reading(self.engine) as connection:
-            stream_id = read_stream(connection).stream_id
+            stream = read_stream(connection)
             found = counters.read(connection, names)
             marked = {name: counter for name, counter in found.items() if counter.unrecorded}
             unsent = waiting(connection, marked) if marked else set()
         self.read_model.rollback()
         if self.log is None or not marked or not self._reaches_the_end_of(self.log):
-            return stream_id, {}
-        return stream_id, {name: it for name, it in marked.items() if name not in unsent}
+            return stream, {}
+        return stream, {name: it for name, it in marked.items() if name not in unsent}
 
     def _reaches_the_end_of(self, log: Log) -> bool:
         """Whether the read model's transaction, which begins here, has all that the log has now."""
@@ -164,9 +165,9 @@ class Reconciliation:
 
     def _compared(self, kind: Kind[Any], keys: Sequence[str]) -> Page:
         names = {kind.aggregate(key): key for key in keys}
-        stream_id, marked = self._begin(names)
+        stream, marked = self._begin(names)
         told = queries.standing.STANDINGS[kind.name](self.read_model, keys)
-        seen = queries.standing.seen(self.read_model, kind.name, keys, stream_id=stream_id)
+        seen = queries.standing.seen(self.read_model, kind.name, keys, stream_id=stream.stream_id)
         streams = queries.standing.last_streams(self.read_model, kind.name, keys)
         parked = queries.standing.parked(self.read_model, list(names))
         with answering(self.engine), reading(self.engine) as connection:
@@ -177,11 +178,12 @@ class Reconciliation:
         for name, key in names.items():
             number = given.get(name, _NONE)
             # What neither has is nobody else's.
-            ours = name in states or key not in told or streams.get(key) == stream_id
+            ours = name in states or key not in told or streams.get(key) == stream.stream_id
             held = kind.standing(states[name]) if name in states else None
             why = _not_yet(name, number, seen.get(key, {}), parked, marked)
             differs: list[Difference] = []
-            if not ours or (name in states and held is None):
+            is_elsewhere = not ours or (name in states and held is None)
+            if is_elsewhere:
                 left_out[ELSEWHERE] += 1
             elif why is not None:
                 left_out[why] += 1
@@ -195,7 +197,11 @@ class Reconciliation:
                     values=[(one.what, one.key) for one in differs],
                     unknown=key not in told,
                 )
-            elif why is None and number.unrecorded:
+            elif (
+                why is None
+                and number.unrecorded
+                and (not is_elsewhere or number.unrecorded_since == stream.epoch_began_at)
+            ):
                 agreeing[name] = Agreeing(counter=number, state=states.get(name))
         return Page(len(names) - left_out.total(), left_out, found, differing, agreeing)
 

@@ -62,7 +62,10 @@ def reconcile(
         bool, typer.Option("--mend", help="tell the ledger what the database holds")
     ] = False,
 ) -> int:
-    """Where a service's database and the ledger differ: exits 1 if they do, and are not mended."""
+    """Where a service's database and the ledger differ.
+
+    Exits 1 if they do and are not mended, and with --mend if anything still counts as unrecorded.
+    """
     found = _Found(kept_max=None if shell.output.as_json else _SHOWN_MAX)
     settings = shell.settings
     with (
@@ -73,12 +76,12 @@ def reconcile(
         log = None
         if _unrecorded(engine):
             log = stack.enter_context(parts.open_log(settings))
-            if mend:
-                # A mark that goes says that this log lacks nothing: no other one may come after.
-                administration.bind(engine, log)
         patience = Patience(_PAUSES_MAX, lambda: time.sleep(_PAUSE_S))
         both = Reconciliation(engine=engine, read_model=read_model, log=log, patience=patience)
         both.require_same_log()
+        if mend and log is not None:
+            # A mark that goes says that this log lacks nothing: no other one may come after.
+            administration.bind(engine, log)
         mender = _mender(settings, engine) if mend else None
         for kind in kinds:
             with progress(f"compare {kind.name}") as advance:
@@ -89,7 +92,8 @@ def reconcile(
                     advance(found.compared, None)
         found.unrecorded = _unrecorded(engine)
     shell.output.answer(_document(service, found), lambda: _view(found))
-    return NO if found.differing > found.mended else DONE
+    is_open = found.differing > found.mended or (mend and found.unrecorded)
+    return NO if is_open else DONE
 
 
 def _mender(settings: Settings, engine: Engine) -> Mender:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, TextualSelect, bindparam
 from metaledger.producers.nova.source import REBUILD
 from metaledger.producers.owners import Owner, owned_by
 from metaledger.producers.source import Standing, What
+from metaledger.schemas.hypervisor import HYPERVISOR_EVENTS
 from metaledger.schemas.instance import INSTANCE_EVENTS
 from metaledger.services.queries.form import Row, query, rows
 
@@ -78,14 +79,20 @@ _SEEN = _of_keys("""
              WHERE aggregate_kind = :kind AND aggregate_id IN :keys AND stream_id = :stream_id
                AND (skipped_by_event IS NOT NULL OR NOT parks)) seen
      GROUP BY aggregate_id, epoch""")
-# What is told of instances beside their databases says nothing of which one holds them.
-_BESIDE = sorted(it.__name__ for it in INSTANCE_EVENTS if it not in owned_by(Owner.ENGINE_PLUGIN))
+# What is told beside a service's database says nothing of which one holds what it is told of; an
+# import or a reconciliation tells from a database, whatever it tells.
+_BESIDE = sorted(
+    it.__name__
+    for it in (*INSTANCE_EVENTS, *HYPERVISOR_EVENTS)
+    if it not in owned_by(Owner.ENGINE_PLUGIN)
+)
 _LAST_STREAMS = _of_keys("""
     SELECT e.aggregate_id, e.stream_id
       FROM ledger_events e
       JOIN (SELECT aggregate_id, log_partition, max(log_offset) AS log_offset
               FROM ledger_events
-             WHERE aggregate_kind = :kind AND aggregate_id IN :keys AND event_type NOT IN :beside
+             WHERE aggregate_kind = :kind AND aggregate_id IN :keys
+               AND (event_type NOT IN :beside OR origin <> 'OBSERVED')
              GROUP BY aggregate_id, log_partition) told
         ON told.log_partition = e.log_partition AND told.log_offset = e.log_offset""").bindparams(
     bindparam("beside", value=_BESIDE, expanding=True)

@@ -21,7 +21,7 @@ from metaledger.producers.source import find_undated
 from metaledger.producers.spool import Spool
 from metaledger.projector.database import connect
 from metaledger.schemas.events import Draft
-from metaledger.schemas.hypervisor import HypervisorHostChanged
+from metaledger.schemas.hypervisor import HypervisorHostChanged, HypervisorRegistered, IdSource
 from metaledger.schemas.instance import (
     InstanceRelocated,
     RelocationCause,
@@ -287,6 +287,37 @@ def test_an_instance_that_went_to_another_cell_is_not_this_ones_to_end(cell: Clo
         purge(connection, "i-1")
     cell.project()
     assert cell.compare(*KINDS, mend=True) == ([], {ELSEWHERE: 2}, 0)
+
+
+def test_what_is_another_cells_to_tell_keeps_the_mark_of_what_was_lost_here(cell: Cloud) -> None:
+    """Nothing of it was compared, so only what the reseed itself marked lacks nothing."""
+    bring(cell)
+    with cell.hooked.begin() as connection:
+        hidden = INSTANCES.c.uuid.in_(["i-1", "i-2"])
+        connection.execute(update(INSTANCES).where(hidden).values(hidden=True))
+    cell.project()
+    with cell.stock.begin() as connection:
+        counters.mark(connection, ["instance:i-1"], CREATED)
+    administration.reseed(cell.stock)
+    assert cell.compare(*KINDS, mend=True)[0] == []
+    assert cell.unrecorded() == ["instance:i-1"]
+
+
+def test_a_hypervisor_that_nova_compute_told_of_is_still_its_databases(cell: Cloud) -> None:
+    bring(cell)
+    told = HypervisorRegistered(
+        hypervisor_id="hv-2",
+        id_source=IdSource.NATIVE,
+        host="host-2",
+        hypervisor_hostname="node-2",
+        hypervisor_type="ironic",
+    )
+    tell_elsewhere(cell, told)
+    with cell.stock.begin() as connection:
+        connection.execute(delete(COMPUTE_NODES).where(COMPUTE_NODES.c.uuid == "hv-2"))
+    found, _, mended = cell.compare(*KINDS, mend=True)
+    assert [(it.aggregate, it.database) for it in found] == [("hypervisor:hv-2", "purged")]
+    assert mended == 1
 
 
 def test_what_was_told_beside_its_database_leaves_an_instance_its_own(cell: Cloud) -> None:
