@@ -130,6 +130,23 @@ def test_reconcile_answers_no_shows_and_mends(metaledger: Run, glance: Engine) -
     assert (after.status, after.document["compared"]) == (0, 2)
 
 
+def test_a_mend_that_leaves_something_unrecorded_answers_no(
+    metaledger: Run, glance: Engine
+) -> None:
+    metaledger("import", "glance", URL)
+    relay(glance)
+    metaledger("project")
+    put_image(glance, "c")
+    metaledger("import", "glance", URL)
+    assert metaledger("outbox", "reseed", URL).status == 0
+    waits = metaledger("--json", "reconcile", "glance", URL, "--mend")
+    assert (waits.status, waits.document["settled"], waits.document["unrecorded"]) == (1, 2, 1)
+    relay(glance)
+    metaledger("project")
+    done = metaledger("--json", "reconcile", "glance", URL, "--mend")
+    assert (done.status, done.document["settled"], done.document["unrecorded"]) == (0, 1, 0)
+
+
 def test_an_operator_imports_a_cell_and_asks(metaledger: Run, nova: Engine) -> None:
     done = metaledger("import", "nova", CELL)
     assert (done.status, done.err) == (0, "")
