@@ -1,10 +1,10 @@
 """The relay beside a bare producer: an outbox on PostgreSQL into Kafka, and the same bytes from
 memory.
 
-The bare loop has the records already and knows their partitions, sends them with the writer's own
-settings (idempotent, `acks=all`, the same batches and compression), and asks at the end whether all
-were taken. It reads no database, hashes no key, keeps no order across a failure, and deletes
-nothing.
+The bare loop has the records already, sends them by their keys with the writer's own settings
+(idempotent, `acks=all`, the same batches and compression), and asks at the end whether all were
+taken. It reads no database, keeps no order across a failure, and deletes nothing. Both have each
+key's partition to find, the one by kafka-python and the other by itself.
 """
 
 import gc
@@ -42,7 +42,7 @@ def _run(bench: Bench) -> Figure:
     count = _EVENTS[bench.size]
     settings = ProducerSettings(service="benchmark", host="here")
     outbox = Outbox(settings, settings.codec())
-    records: list[tuple[NewRecord, int]] = []
+    records: list[NewRecord] = []
     with _database() as engine, _log() as (kafka, log), closing(log.writer()) as writer:
         administration.install(engine)
         relay = Relay(
@@ -63,10 +63,10 @@ def _run(bench: Bench) -> Figure:
             for number in range(rounds):
                 events = islice(history(count, first=number * count), count)
                 _fill(engine, outbox, events)
-                records[:] = _waiting(engine, log.partitions)
+                records[:] = _waiting(engine)
                 _set_garbage_aside()
                 pairs.append(next(timed))
-                assert not _waiting(engine, log.partitions)
+                assert not _waiting(engine)
     ratios = [bare_s / ours_s for bare_s, ours_s in pairs[1:]]
     bare_s, ours_s = map(min, zip(*pairs[1:], strict=True))
     return figure(ratios, f"{count / ours_s:,.0f} events a second beside {count / bare_s:,.0f}")
@@ -79,16 +79,12 @@ def _set_garbage_aside() -> None:
     gc.freeze()
 
 
-def _send(producer: KafkaProducer, topic: str, records: Sequence[tuple[NewRecord, int]]) -> None:
+def _send(producer: KafkaProducer, topic: str, records: Sequence[NewRecord]) -> None:
     futures = [
         producer.send(
-            topic,
-            key=record.key.encode(),
-            value=record.value,
-            headers=topics.headers(record),
-            partition=partition,
+            topic, key=record.key.encode(), value=record.value, headers=topics.headers(record)
         )
-        for record, partition in records
+        for record in records
     ]
     producer.flush()
     for future in futures:
@@ -116,10 +112,10 @@ def _fill(engine: Engine, outbox: Outbox, events: Iterator[Event]) -> None:
             outbox.record(connection, drafts)
 
 
-def _waiting(engine: Engine, partitions: int) -> list[tuple[NewRecord, int]]:
-    """What the outbox holds, each with its partition."""
+def _waiting(engine: Engine) -> list[NewRecord]:
+    """What the outbox holds."""
     with engine.connect() as connection:
-        found = [
+        return [
             NewRecord(
                 key=row.aggregate,
                 value=bytes(row.value),
@@ -131,7 +127,6 @@ def _waiting(engine: Engine, partitions: int) -> list[tuple[NewRecord, int]]:
             )
             for row in connection.execute(select(table).order_by(table.c.id))
         ]
-    return [(it, topics.partition_of(it.key.encode(), partitions)) for it in found]
 
 
 @contextmanager
