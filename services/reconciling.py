@@ -176,7 +176,7 @@ class Reconciliation:
         left_out, found, differing = Tally[str](), list[Difference](), dict[str, Differing]()
         agreeing: dict[str, Agreeing] = {}
         for name, key in names.items():
-            number = given.get(name, _NONE)
+            number = given.get(name, counters.NEW)
             # What neither has is nobody else's.
             ours = name in states or key not in told or streams.get(key) == stream.stream_id
             held = kind.standing(states[name]) if name in states else None
@@ -218,6 +218,3 @@ def _not_yet(
     if number.unrecorded:
         return None if marked.get(name) == number else IN_FLIGHT
     return IN_FLIGHT if number.seq > seen.get(number.epoch, 0) else None
-
-
-_NONE = Counter(seq=0, epoch=0, unrecorded_since=None)
