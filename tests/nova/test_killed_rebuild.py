@@ -28,20 +28,10 @@ REBUILT = {"image_base_image_ref": NEXT_IMAGE, "image_min_disk": "2"}
 OPEN = ("rebuild", "open")
 
 
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param("postgres", marks=pytest.mark.postgres),
-        pytest.param("mariadb", marks=pytest.mark.mariadb),
-    ]
-)
-def nova(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cell]:
+@pytest.fixture
+def nova(cell_url: str) -> Iterator[Cell]:
     """A cell with an instance that runs."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/nova.sqlite"
-    else:
-        url = request.getfixturevalue(f"{request.param}_url")
-    with cell(url) as made:
+    with cell(cell_url) as made:
         made.boot()
         made.spawned()
         yield made

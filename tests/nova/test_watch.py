@@ -32,19 +32,9 @@ from .cell import HOSTS, IMAGE, NEXT_IMAGE, OTHER, SNAPSHOT, UUID, Cell, cell
 REBUILT_METADATA = {"image_base_image_ref": NEXT_IMAGE, "image_min_disk": "2"}
 
 
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param("postgres", marks=pytest.mark.postgres),
-        pytest.param("mariadb", marks=pytest.mark.mariadb),
-    ]
-)
-def nova(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cell]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/nova.sqlite"
-    else:
-        url = request.getfixturevalue(f"{request.param}_url")
-    with cell(url) as made:
+@pytest.fixture
+def nova(cell_url: str) -> Iterator[Cell]:
+    with cell(cell_url) as made:
         yield made
     owned = {it.__name__ for it in owned_by(Owner.ENGINE_PLUGIN)}
     assert {it.type for it in all_events(made)} <= owned
