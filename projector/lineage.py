@@ -5,7 +5,8 @@ property of the image. What an image declares (`base_image_ref`) is held against
 to the parent, else to what is declared. Decided here, where the contract leaves it open:
 
 - Of several SnapshotTaken of one image the first one counts. An image whose upload names an
-  instance, and that nobody told to be taken, was taken when it was registered, else uploaded.
+  instance, and that nobody told to be taken, was taken when somebody saw it registered, else
+  uploaded.
 - Where the image that ran is not told, it is what the instance ran then, by the times at which its
   events happened. Before all that the ledger knows of it, it ran what somebody saw it boot with; of
   an instance that was there before the ledger, nothing is known of that time.
@@ -43,7 +44,7 @@ class Taken:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
     """The last upload of a snapshot's data, `occurred_at` None where nobody saw it; `begun_at` is
-    the image's registration, if known.
+    the image's registration, None where nobody saw that.
     """
 
     event_id: str

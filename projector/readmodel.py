@@ -27,7 +27,7 @@ from metaledger.schemas.tables import (
 from metaledger.schemas.tables.ledger import ledger_events, quarantined_bytes, read_model
 
 # The version of a generation's tables; raised with any change to them or to a fold's state.
-FORMAT = 7
+FORMAT = 8
 # The newest of `migrations/versions`; a test compares.
 REVISION = "0001"
 _MIGRATIONS = Path(__file__).parent / "migrations"

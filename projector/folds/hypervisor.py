@@ -6,9 +6,10 @@ later (`hypervisor_duplicate`). Decided here as for images, where the contract l
 
 - An OBSERVED event of a hypervisor that the ledger never saw registered creates it and raises
   history_gap. So does a second registration; its host is then the hypervisor's. The first one that
-  is seen of a hypervisor that was only imported is no second one, and raises nothing.
-- An IMPORTED registration of a hypervisor that is registered changes nothing: it overrules nothing
-  that was observed.
+  is seen is no second one, and raises nothing, whatever was found before: `registered_at` is its
+  time, and `registration_told_at` says since when a registration is known, of either kind.
+- An IMPORTED registration of a hypervisor of which one is known changes nothing: it overrules
+  nothing that was observed.
 - A HypervisorHostChanged says what was before it: where the ledger knew another host, that one
   ended unseen, `from_host` is there unseen since the event, and history_gap is raised.
 - `hypervisor_host_changed` is raised wherever one host name took another's place, whatever told of
@@ -64,10 +65,7 @@ class Endpoint(Struct, frozen=True, array_like=True):
 
 
 class HypervisorState(Struct, frozen=True, array_like=True, kw_only=True):
-    """A hypervisor as of its last event; `versions` counts the host names that it had.
-
-    `was_seen`: its registration was observed, and not only found in a database.
-    """
+    """A hypervisor as of its last event; `versions` counts the host names that it had."""
 
     endpoint: Endpoint | None = None
     versions: int = 0
@@ -76,8 +74,8 @@ class HypervisorState(Struct, frozen=True, array_like=True, kw_only=True):
     hypervisor_hostname: str | None = None
     hypervisor_type: str | None = None
     registered_at: datetime | None = None
+    registration_told_at: datetime | None = None
     removed_at: datetime | None = None
-    was_seen: bool = True
 
 
 def fold_hypervisor(state: HypervisorState | None, fact: Fact) -> Step[HypervisorState]:
@@ -178,13 +176,13 @@ def _registered(turn: _Turn, data: HypervisorRegistered) -> Step[HypervisorState
     if data.id_source is IdSource.UNKNOWN:
         raise Unfoldable("the id's source is a symbol that this build does not know")
     was = turn.was if turn.was.removed_at is None else _NOTHING_KNOWN
-    is_known = was.registered_at is not None
-    if is_known and turn.origin is Origin.IMPORTED:
+    if was.registration_told_at is not None and turn.origin is Origin.IMPORTED:
         return Step(was, ())
-    if is_known and was.was_seen:
+    if was.registered_at is not None:
         turn.missed(["registered_again"], found=data.host)
     turn.renamed(turn.host, data.host)
     turn.reach(data.host, via="registered", replaced="unseen")
+    seen = turn.fact.at if turn.origin is Origin.OBSERVED else None
     return turn.step(
         HypervisorState(
             endpoint=turn.endpoint,
@@ -193,8 +191,8 @@ def _registered(turn: _Turn, data: HypervisorRegistered) -> Step[HypervisorState
             id_source=data.id_source.value,
             hypervisor_hostname=_told(data.hypervisor_hostname, was.hypervisor_hostname),
             hypervisor_type=_told(data.hypervisor_type, was.hypervisor_type),
-            registered_at=was.registered_at or turn.fact.at,
-            was_seen=turn.origin is Origin.OBSERVED or (is_known and was.was_seen),
+            registered_at=was.registered_at or seen,
+            registration_told_at=was.registration_told_at or turn.fact.at,
         )
     )
 
@@ -250,6 +248,7 @@ def _hypervisor_row(hypervisor_id: str, state: HypervisorState, fact: Fact) -> R
         "hypervisor_hostname": state.hypervisor_hostname,
         "hypervisor_type": state.hypervisor_type,
         "registered_at": state.registered_at,
+        "registration_told_at": state.registration_told_at,
         "removed_at": state.removed_at,
         "last_event_id": fact.event.meta.event_id,
     }

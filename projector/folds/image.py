@@ -9,7 +9,8 @@ touched. Decided here, where the contract leaves it open:
   where there was another before.
 - A deletion ends properties and attributes; the row of `images` keeps what was last known.
 - A registration or an update of a deleted image brings it back: it can be deleted again.
-- What a second registration replaces or leaves out ended unseen.
+- What a second registration replaces or leaves out ended unseen. `registration_told_at` says since
+  when a registration is known, `registered_at` when somebody saw one; the first of each stays.
 - An upload that nobody saw (IMPORTED, RECONCILED) has no time, and changes nothing of a snapshot of
   which an upload was told.
 - `history_gap` is raised by OBSERVED events: the others are there to mend one.
@@ -71,6 +72,7 @@ class ImageState(Struct, frozen=True, array_like=True, kw_only=True):
     altered: tuple[str, ...] = ()
     is_snapshot: bool = False
     registered_at: datetime | None = None
+    registration_told_at: datetime | None = None
     data_uploaded_at: datetime | None = None
     deleted_at: datetime | None = None
     snapshot_uploaded: bool = False
@@ -180,7 +182,7 @@ class _Turn:
 
 
 def _registered(turn: _Turn, data: ImageRegistered) -> Step[ImageState]:
-    again = turn.was.registered_at is not None
+    again = turn.was.registration_told_at is not None
     was = turn.was if turn.was.deleted_at is None else _NOTHING_KNOWN
     held = turn.properties.values
     properties = as_recorded(data.properties, held, turn.was.altered)
@@ -197,7 +199,8 @@ def _registered(turn: _Turn, data: ImageRegistered) -> Step[ImageState]:
             known=_known(was.known, told),
             altered=turn.still_altered(data.altered),
             is_snapshot=was.is_snapshot or _says_snapshot(data.properties),
-            registered_at=was.registered_at or turn.fact.at,
+            registered_at=was.registered_at or (turn.fact.at if turn.was_seen else None),
+            registration_told_at=was.registration_told_at or turn.fact.at,
             data_uploaded_at=was.data_uploaded_at,
             snapshot_uploaded=turn.was.snapshot_uploaded,
         )
@@ -234,6 +237,7 @@ def _changed(turn: _Turn, data: ChangeEvent) -> Step[ImageState]:
             or _says_snapshot(turn.properties.values)
             or _says_snapshot(data.change.before),
             registered_at=was.registered_at,
+            registration_told_at=was.registration_told_at,
             data_uploaded_at=turn.fact.at if uploaded else was.data_uploaded_at,
             snapshot_uploaded=was.snapshot_uploaded or isinstance(data, SnapshotUploaded),
         )
@@ -269,6 +273,7 @@ def _deleted(turn: _Turn, data: ImageDeleted) -> Step[ImageState]:
             known={**was.known, "status": "deleted"},
             is_snapshot=was.is_snapshot,
             registered_at=was.registered_at,
+            registration_told_at=was.registration_told_at,
             data_uploaded_at=was.data_uploaded_at,
             deleted_at=data.deleted_at,
             snapshot_uploaded=was.snapshot_uploaded,
@@ -345,6 +350,7 @@ def _image_row(image_id: str, state: ImageState, fact: Fact) -> Row:
         "checksum": known("checksum"),
         "image_type": "snapshot" if state.is_snapshot else "image",
         "registered_at": state.registered_at,
+        "registration_told_at": state.registration_told_at,
         "data_uploaded_at": state.data_uploaded_at,
         "deleted_at": state.deleted_at,
         "last_event_id": fact.event.meta.event_id,

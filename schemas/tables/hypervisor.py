@@ -26,6 +26,12 @@ hypervisors = Table(
     Column("hypervisor_hostname", Text, comment="The name that its driver gives it, as last told."),
     Column("hypervisor_type", Text, comment="What it is, such as QEMU, as last told."),
     Column("registered_at", UtcTime, comment="When it was registered; null: nobody saw it."),
+    Column(
+        "registration_told_at",
+        UtcTime,
+        comment="Since when its registration is known: as registered_at, or, where it was found "
+        "there first, when it was met or imported; null: nobody told of any registration.",
+    ),
     Column("removed_at", UtcTime, comment="When it was removed; null: it is there."),
     Column("last_event_id", Text, nullable=False, comment="The last event that told of it."),
     comment="Every hypervisor that the ledger has heard of, removed ones too.",

@@ -28,6 +28,12 @@ images = Table(
     ),
     Column("registered_at", UtcTime, comment="When it was registered; null: nobody saw it."),
     Column(
+        "registration_told_at",
+        UtcTime,
+        comment="Since when its registration is known: as registered_at, or, where it was found "
+        "there first, when it was met or imported; null: nobody told of any registration.",
+    ),
+    Column(
         "data_uploaded_at", UtcTime, comment="When its data was last uploaded; null: nobody saw it."
     ),
     Column("deleted_at", UtcTime, comment="When it was deleted, as its service said; null: live."),

@@ -69,8 +69,8 @@ snapshots = Table(
     Column(
         "taken_at",
         UtcTime,
-        comment="When it was taken; where only its upload is known, when it was registered, else "
-        "uploaded; null: nobody saw any of it.",
+        comment="When it was taken; where only its upload is known, when it was seen registered, "
+        "else uploaded; null: nobody saw it taken or uploaded.",
     ),
     # What was taken of an instance.
     Index(None, "instance_uuid"),

@@ -25,7 +25,7 @@ from metaledger.services.shell import (
 from metaledger.services.terminal import cell, seconds_only, table, table_of
 
 HypervisorId = Annotated[str, typer.Argument(metavar="ID", help="the hypervisor's id")]
-_LANDMARKS = ("registered_at", "removed_at")
+_LANDMARKS = ("registered_at", "registration_told_at", "removed_at")
 _INSTANCES = ("instance_uuid", "since", "cause", "host", "resolved_by")
 _HISTORY = ("valid_from", "valid_to", "host", "version", "set_via", "end_reason")
 

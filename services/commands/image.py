@@ -22,7 +22,7 @@ from metaledger.services.shell import (
 )
 from metaledger.services.terminal import cell, table, table_of
 
-_LANDMARKS = ("registered_at", "data_uploaded_at", "deleted_at")
+_LANDMARKS = ("registered_at", "registration_told_at", "data_uploaded_at", "deleted_at")
 _HISTORY = ("valid_from", "valid_to", "what", "key", "version", "value", "set_via", "end_reason")
 # What each reason says to people.
 _ENDED = {

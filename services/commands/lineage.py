@@ -11,13 +11,14 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from metaledger.schemas.times import time_text
 from metaledger.services import queries
 from metaledger.services.graph import Graph
 from metaledger.services.output import Document, Views
 from metaledger.services.queries import Row
 from metaledger.services.reading import reading
 from metaledger.services.shell import DONE, Shell, add_group, answer_unknown
-from metaledger.services.terminal import cell, harmless, table
+from metaledger.services.terminal import cell, harmless, seconds_only, table
 
 ImageId = Annotated[str, typer.Argument(metavar="ID", help="the image's id")]
 _NODE = (
@@ -27,6 +28,7 @@ _NODE = (
     "instance_uuid",
     "purpose",
     "registered_at",
+    "registration_told_at",
     "taken_at",
     "deleted_at",
 )
@@ -125,6 +127,8 @@ def _label(row: Row, asked: str) -> Text:
         words.append("deleted")
     if row["registered_at"] is None:
         words.append("nobody saw it registered")
+        if (since := row["registration_told_at"]) is not None:
+            words.append(f"known since {seconds_only(time_text(since))}")
     if words:
         text.append(f"  ({', '.join(words)})", style="dim")
     return text

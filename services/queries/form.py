@@ -16,6 +16,7 @@ _TIMES = (
     "occurred_at",
     "recorded_at",
     "registered_at",
+    "registration_told_at",
     "data_uploaded_at",
     "booted_at",
     "boot_told_at",

@@ -11,7 +11,7 @@ from metaledger.services.queries.form import Row, as_it_was, query, rows
 
 _HYPERVISOR = query("""
     SELECT hypervisor_id, host, id_source, hypervisor_hostname, hypervisor_type, registered_at,
-           removed_at, last_event_id
+           registration_told_at, removed_at, last_event_id
       FROM hypervisors WHERE hypervisor_id = :hypervisor_id""")
 
 _ENDPOINTS_AS_OF = query(

@@ -8,7 +8,8 @@ from metaledger.services.queries.form import Row, as_it_was, query, rows
 
 _IMAGE = query("""
     SELECT image_id, name, status, owner, visibility, disk_format, container_format, size,
-           checksum, image_type, registered_at, data_uploaded_at, deleted_at, last_event_id
+           checksum, image_type, registered_at, registration_told_at, data_uploaded_at, deleted_at,
+           last_event_id
       FROM images WHERE image_id = :image_id""")
 
 _PROPERTIES = query(

@@ -28,14 +28,14 @@ _TOLD = tuple(
         bindparam("image_ids", expanding=True)
     )
     for said in (
-        "name, image_type, registered_at, deleted_at FROM images WHERE true",
+        "name, image_type, registered_at, registration_told_at, deleted_at FROM images WHERE true",
         "instance_uuid, purpose, taken_at, parent_image_id FROM snapshots WHERE true",
         "ancestor_image_id AS edge_image_id FROM image_ancestors WHERE depth = 1",
     )
 )
 _NODE = (
-    *("name", "image_type", "registered_at", "deleted_at", "instance_uuid", "purpose", "taken_at"),
-    *("parent_image_id", "edge_image_id"),
+    *("name", "image_type", "registered_at", "registration_told_at", "deleted_at"),
+    *("instance_uuid", "purpose", "taken_at", "parent_image_id", "edge_image_id"),
 )
 
 _DESCENDANTS = query(

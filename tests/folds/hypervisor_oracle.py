@@ -11,7 +11,7 @@ def final_rows(history):
     for event, at in history:
         model.apply(event, at)
     return {
-        "hypervisors": list(model.hypervisors.values()),
+        "hypervisors": [row | model.registered(row) for row in model.hypervisors.values()],
         "hypervisor_hosts": model.hosts,
         "anomalies": model.anomalies,
     }
@@ -22,7 +22,7 @@ class Model:
         self.hypervisors = {}
         self.hosts = []
         self.anomalies = []
-        self.only_imported = set()
+        self.registrations = {}
 
     def apply(self, event, at):
         self.at, self.event, self.data = at, event, event["data"]
@@ -30,7 +30,7 @@ class Model:
         self.id = self.data["hypervisor_id"]
         self.gaps, self.differs = [], {}
         row = self.hypervisors.get(self.id)
-        known = row is not None and row["registered_at"] and not row["removed_at"]
+        known = row is not None and self.registrations[self.id] and not row["removed_at"]
         if event["type"] == "HypervisorRegistered":
             if known and event["meta"]["origin"] == "IMPORTED":
                 return
@@ -47,9 +47,9 @@ class Model:
 
     def create(self, *gaps):
         names = ("host", "id_source", "hypervisor_hostname", "hypervisor_type")
-        times = ("registered_at", "removed_at")
-        row = {"hypervisor_id": self.id, **dict.fromkeys((*names, *times))}
+        row = {"hypervisor_id": self.id, "removed_at": None, **dict.fromkeys(names)}
         self.hypervisors[self.id] = row
+        self.registrations[self.id] = []
         self.gaps += gaps
         return row
 
@@ -57,13 +57,10 @@ class Model:
         if row["removed_at"]:
             row = self.create()
         known = self.has()
-        if row["registered_at"] and self.id not in self.only_imported:
+        if "OBSERVED" in [origin for _, origin in self.registrations[self.id]]:
             self.gaps.append("registered_again")
             self.compare(known, self.data["host"])
-        if self.event["meta"]["origin"] == "OBSERVED":
-            self.only_imported.discard(self.id)
-        elif not row["registered_at"]:
-            self.only_imported.add(self.id)
+        self.registrations[self.id].append((self.at, self.event["meta"]["origin"]))
         if known is not None and known != self.data["host"]:
             self.anomaly(
                 "hypervisor_host_changed", {"from_host": known, "to_host": self.data["host"]}
@@ -73,7 +70,13 @@ class Model:
         for name in ("hypervisor_hostname", "hypervisor_type"):
             if self.data[name] is not None:
                 row[name] = self.data[name]
-        row["registered_at"] = row["registered_at"] or self.at
+
+    def registered(self, row):
+        told = self.registrations[row["hypervisor_id"]]
+        return {
+            "registered_at": min((at for at, how in told if how == "OBSERVED"), default=None),
+            "registration_told_at": min((at for at, _ in told), default=None),
+        }
 
     def change(self, row):
         if row["removed_at"]:

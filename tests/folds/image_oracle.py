@@ -99,7 +99,7 @@ class Model:
             self.images[self.image_id] = {
                 "columns": dict.fromkeys(SHOWN),
                 "image_type": "image",
-                "registered_at": None,
+                "registrations": [],
                 "data_uploaded_at": None,
                 "deleted_at": None,
                 "last_event_id": None,
@@ -135,13 +135,13 @@ class Model:
         image["altered"] = set()
 
     def register(self, image, data):
-        second = image["registered_at"] is not None
+        second = bool(image["registrations"])
         if image["deleted_at"] is not None:
             image["columns"] = dict.fromkeys(SHOWN)
             image["image_type"] = "image"
-            image["registered_at"] = image["data_uploaded_at"] = image["deleted_at"] = None
-        if image["registered_at"] is None:
-            image["registered_at"] = self.at
+            image["data_uploaded_at"] = image["deleted_at"] = None
+            image["registrations"] = []
+        image["registrations"].append((self.at, self.origin))
         held = self.live(PROPERTIES, self.image_id)
         given = self.as_recorded(image, held, data["properties"])
         if second and self.origin == "OBSERVED":
@@ -310,12 +310,15 @@ class Model:
         image = self.images[image_id]
         size = image["columns"]["size"]
         fits = size is not None and size.isdecimal() and len(size) < 19
+        told = [at for at, _ in image["registrations"]]
+        seen = [at for at, origin in image["registrations"] if origin == "OBSERVED"]
         return {
             "image_id": image_id,
             **image["columns"],
             "size": int(size) if fits else None,
             "image_type": image["image_type"],
-            "registered_at": image["registered_at"],
+            "registered_at": min(seen, default=None),
+            "registration_told_at": min(told, default=None),
             "data_uploaded_at": image["data_uploaded_at"],
             "deleted_at": image["deleted_at"],
             "last_event_id": image["last_event_id"],

@@ -73,6 +73,13 @@ class Story:
         ]
 
     @property
+    def times(self) -> tuple[int | None, int | None]:
+        """When it was seen registered and since when it is known, in minutes."""
+        told = (self.row["registered_at"], self.row["registration_told_at"])
+        seen, known = (None if at is None else (at - START) // MINUTE for at in told)
+        return seen, known
+
+    @property
     def row(self) -> dict[str, Any]:
         (row,) = self.folding.tables.rows("hypervisors")
         return row
@@ -108,6 +115,7 @@ def test_a_registration_says_who_it_is(story: Story) -> None:
         "hypervisor_hostname": "a.example.org",
         "hypervisor_type": "QEMU",
         "registered_at": START,
+        "registration_told_at": START,
         "removed_at": None,
         "last_event_id": first,
     }
@@ -167,11 +175,12 @@ def test_a_hypervisor_that_nobody_saw_registered_is_there_all_the_same(story: St
     last = story.changed("a", "b")
     assert story.hosts == [("a", 0, 0, "unseen", "changed"), ("b", 0, None, "changed", None)]
     assert story.anomalies(last) == {**gap("never_registered"), **renaming("a", "b")}
-    assert (story.row["registered_at"], story.row["id_source"]) == (None, None)
+    assert story.times == (None, None)
+    assert story.row["id_source"] is None
     assert story.anomalies(story.changed("b", "c")) == renaming("b", "c")
     late = story.registered("c")
     assert story.anomalies(late) == {}
-    assert story.row["registered_at"] == START + 2 * MINUTE
+    assert story.times == (2, 2)
 
 
 def test_a_removal_of_what_was_never_registered_is_remembered(story: Story) -> None:
@@ -209,11 +218,27 @@ def test_what_mends_a_gap_raises_none(story: Story, origin: Origin) -> None:
     assert story.anomalies(story.changed("e", "f", origin)) == renaming("e", "f")
 
 
-def test_what_is_seen_first_after_an_import_is_no_second_registration(story: Story) -> None:
-    story.registered("a", Origin.IMPORTED)
+@OTHERS
+def test_what_is_seen_first_after_one_was_found_is_no_second_registration(
+    story: Story, origin: Origin
+) -> None:
+    story.registered("a", origin)
+    assert story.times == (None, 0)
     assert story.anomalies(story.registered("a")) == {}
+    assert story.times == (1, 0)
     assert story.anomalies(story.registered("a")) == gap("registered_again")
+    assert story.times == (1, 0)
     assert story.hosts == [("a", 0, None, "registered", None)]
+
+
+@OTHERS
+def test_a_registration_that_was_seen_keeps_its_time(story: Story, origin: Origin) -> None:
+    story.registered("a")
+    story.registered("b", origin)
+    assert story.times == (0, 0)
+    story.removed()
+    story.registered("b", origin)
+    assert story.times == (None, 3)
 
 
 def test_an_import_overrules_no_registration(story: Story) -> None:

@@ -24,6 +24,7 @@ from metaledger.schemas.meta import Meta, Origin
 from .histories import IMAGE, START, event, fact
 from .rows import Folding
 
+OTHERS = pytest.mark.parametrize("origin", [Origin.IMPORTED, Origin.RECONCILED])
 BIG = "a value beyond the cap"
 
 
@@ -67,6 +68,14 @@ class Story:
 
     def attribute(self, name: str) -> list[tuple[Any, ...]]:
         return self.history(name, "image_attribute_history")
+
+    @property
+    def times(self) -> tuple[int | None, int | None]:
+        """When it was seen registered and since when it is known, in minutes."""
+        told = (self.image["registered_at"], self.image["registration_told_at"])
+        minute = timedelta(minutes=1)
+        seen, known = (None if at is None else (at - START) // minute for at in told)
+        return seen, known
 
     @property
     def image(self) -> dict[str, Any]:
@@ -197,7 +206,37 @@ def test_a_second_registration_says_what_the_image_has(story: Story, origin: Ori
     assert story.history("c") == [(1, "1", "registered", "unseen")]
     observed = origin is Origin.OBSERVED
     assert story.anomalies(last).keys() == ({"history_gap"} if observed else set())
-    assert story.image["registered_at"] == START
+    assert story.times == (0, 0)
+
+
+@OTHERS
+def test_a_registration_that_was_found_has_no_time_until_one_is_seen(
+    story: Story, origin: Origin
+) -> None:
+    """The first one that is seen is a second one all the same: its image was there."""
+    story.registered(origin, a="1")
+    assert story.times == (None, 0)
+    story.registered(origin, a="1")
+    assert story.times == (None, 0)
+    last = story.registered(a="1")
+    reasons = {"reasons": ["registered_again"]}
+    assert story.anomalies(last) == {"history_gap": ("warning", reasons)}
+    assert story.times == (2, 0)
+    story.registered(origin, a="2")
+    story.updated(Mode.MERGE, set={"b": "1"})
+    assert story.times == (2, 0)
+    story.deleted()
+    assert story.times == (2, 0)
+
+
+@OTHERS
+def test_what_was_seen_of_a_deleted_image_is_not_the_next_ones(
+    story: Story, origin: Origin
+) -> None:
+    story.registered()
+    story.deleted()
+    story.registered(origin)
+    assert story.times == (None, 2)
 
 
 @pytest.mark.parametrize("origin", [Origin.OBSERVED, Origin.IMPORTED, Origin.RECONCILED])
@@ -208,7 +247,7 @@ def test_an_image_that_nobody_saw_registered_is_there_all_the_same(
     change = PropertyChange(mode=Mode.MERGE, set={"a": "1"}, before={"b": "1"})
     data = ImageDeleted(image_id=IMAGE, deleted_at=START) if deletion else None
     last = story.tell(data or ImageUpdated(image_id=IMAGE, change=change), origin)
-    assert story.image["registered_at"] is None
+    assert story.times == (None, None)
     reasons = ["never_registered"] if deletion else ["never_registered", "before_differs"]
     found = story.anomalies(last)
     assert found.keys() == ({"history_gap"} if origin is Origin.OBSERVED else set())
@@ -260,7 +299,7 @@ def test_an_id_that_is_registered_after_its_deletion_is_another_image(story: Sto
         None,
         "image",
     )
-    assert story.image["registered_at"] == START + timedelta(minutes=3)
+    assert story.times == (3, 3)
     assert story.anomalies(last).keys() == {"history_gap"}
 
 
@@ -390,7 +429,7 @@ def test_a_property_makes_a_snapshot(story: Story, change: PropertyChange) -> No
     assert story.image["image_type"] == "snapshot"
 
 
-@pytest.mark.parametrize("origin", [Origin.IMPORTED, Origin.RECONCILED])
+@OTHERS
 def test_an_upload_that_nobody_saw_has_no_time_and_overrules_none(
     story: Story, origin: Origin
 ) -> None:

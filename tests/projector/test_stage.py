@@ -366,6 +366,22 @@ def test_a_snapshot_that_was_seen_counts_before_one_that_was_found(tell, origin:
 
 
 @pytest.mark.parametrize("origin", UNSEEN)
+def test_a_snapshot_that_was_found_registered_was_taken_when_its_data_came(
+    tell, origin: Origin
+) -> None:
+    tell(booted("u", "base"))
+    tell(declaring("snap", None), origin=origin)
+    tell(InstanceRebuilt(instance_uuid="u", previous_image_ref="base", image_ref="next"))
+    found = tell(uploaded("snap", "u"))
+    [row] = found["snapshots"]
+    assert (row["parent_image_id"], row["taken_at"]) == ("next", AT + timedelta(minutes=3))
+    found = tell(declaring("snap", None))
+    [row] = found["snapshots"]
+    assert (row["parent_image_id"], row["taken_at"]) == ("next", AT + timedelta(minutes=4))
+    assert derived_oracle.made(found) == derived_oracle.derived(found)
+
+
+@pytest.mark.parametrize("origin", UNSEEN)
 def test_an_instance_from_before_was_not_seen_to_boot_and_raises_nothing(
     tell, origin: Origin
 ) -> None:

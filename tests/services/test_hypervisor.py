@@ -37,6 +37,7 @@ def test_a_hypervisor_is_shown_as_it_is(metaledger):
         "hypervisor_hostname": "compute-a.example.org",
         "hypervisor_type": "QEMU",
         "registered_at": "2015-02-27T08:00:00.000000Z",
+        "registration_told_at": "2015-02-27T08:00:00.000000Z",
         "removed_at": None,
     }
     told = metaledger("hypervisor", "show", SCENARIO_HYPERVISOR)
@@ -51,7 +52,10 @@ def test_a_hypervisor_is_shown_as_it_was(metaledger):
     document = metaledger("--json", *shown).document
     assert document["as_of"] == "2015-02-27T16:24:35.999999Z"
     assert [one["host"] for one in document["endpoints"]] == ["compute-a"]
-    assert document["attributes"] == {"registered_at": "2015-02-27T08:00:00.000000Z"}
+    assert document["attributes"] == {
+        "registered_at": "2015-02-27T08:00:00.000000Z",
+        "registration_told_at": "2015-02-27T08:00:00.000000Z",
+    }
     assert "compute-a" in metaledger(*shown).out
     then = ("hypervisor", "show", SCENARIO_HYPERVISOR, "--as-of", CHANGE)
     assert [one["host"] for one in metaledger("--json", *then).document["endpoints"]] == ["renamed"]

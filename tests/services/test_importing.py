@@ -95,6 +95,13 @@ def test_an_operator_imports_and_asks(metaledger: Run, glance: Engine) -> None:
     assert metaledger("project").status == 0
     shown = metaledger("--json", "image", "show", "a").document
     assert [(it["key"], it["value"]) for it in shown["properties"]] == [("k", "\x1b[31mv")]
+    # Nobody saw it registered: only since when it is known can be told.
+    since = shown["attributes"]["registration_told_at"]
+    assert (shown["attributes"]["registered_at"], since is None) == (None, False)
+    then = metaledger("--json", "image", "show", "a", "--as-of", since).document["attributes"]
+    assert then["registration_told_at"] == since
+    assert "registered_at" not in then
+    assert f"known since {since[:19]}" in metaledger("image", "lineage", "a").out
 
 
 def test_reconcile_answers_no_shows_and_mends(metaledger: Run, glance: Engine) -> None:
@@ -177,6 +184,10 @@ def test_an_operator_imports_a_cell_and_asks(metaledger: Run, nova: Engine) -> N
     assert gone["deleted_at"] == "2026-02-01T12:00:05.000000Z"
     host = metaledger("--json", "hypervisor", "show", "hv-1").document
     assert "i-1" in str(host)
+    assert host["attributes"]["registered_at"] is None
+    since = host["attributes"]["registration_told_at"]
+    then = metaledger("--json", "hypervisor", "show", "hv-1", "--as-of", since).document
+    assert then["attributes"] == {"registration_told_at": since}
     assert "secret" not in metaledger("--json", "events").out
     assert metaledger("--json", "anomalies").document == []
 

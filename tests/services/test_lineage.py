@@ -96,7 +96,7 @@ def test_an_image_that_others_name_alone_is_drawn_with_them(metaledger, told):
     assert (document["evidence"], document["descendants"]) == ("none", 1)
     assert document["edges"][0]["evidence"] == "declared"
     out = metaledger("image", "lineage", "never-heard-of").out
-    assert "nobody saw it registered" in out
+    assert "(nobody saw it registered)" in out
 
 
 def test_a_cycle_is_drawn_once_and_ends(metaledger, told):
