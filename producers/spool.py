@@ -13,6 +13,7 @@ The file also keeps what it told last (`told`), in the transactions that told it
 
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -96,8 +97,8 @@ class Spool:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            # Events tell of tenants' images: nobody else's business.
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+            if not self._path.exists():
+                _make_private(self._path)
         except OSError as error:
             raise Unrecorded(f"{self._path}: {error.strerror}") from error
         with reached(self._engine) as connection:
@@ -111,3 +112,16 @@ class Spool:
         with closing(self._engine.raw_connection()) as raw, suppress(sqlite3.OperationalError):
             raw.cursor().execute("PRAGMA journal_mode=WAL")
         self._installed = True
+
+
+def _make_private(path: Path) -> None:
+    """Makes an empty file, if nobody else did meanwhile, which nobody else may read: events tell of
+    tenants' images.
+
+    It is made beside its place, for once it has its name others of this process may have it open,
+    and to close it then would take the locks from them that SQLite holds for them.
+    """
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as beside:
+        beside.file.close()
+        with suppress(FileExistsError):
+            os.link(beside.name, path)

@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from metaledger.producers import administration
+from metaledger.producers.database import reading
 from metaledger.producers.relay import Relay
 from metaledger.producers.spool import Spool
 from metaledger.producers.tables import outbox
@@ -45,6 +48,19 @@ def test_a_spool_syncs_and_lets_readers_be(tmp_path: Path) -> None:
     with spool.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+
+
+def test_who_begins_to_write_leaves_others_of_its_process_their_locks(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    spool = Spool(path, SETTINGS)
+    spool.emit([draft("a")])
+    with reading(spool.engine) as connection:
+        assert connection.execute(select(outbox.c.aggregate)).all()
+        Spool(path, SETTINGS).install()
+        # The last one to close such a file puts an end to its log, in which others write on.
+        once = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT * FROM {}')"
+        subprocess.run([sys.executable, "-c", once.format(outbox.name), path], check=True)
+        assert Path(f"{path}-wal").exists()
 
 
 def test_a_spool_is_drained_by_a_relay(
