@@ -53,6 +53,8 @@ class Instance(Base):
 
 class SystemMetadata(Base):
     __table__ = SYSTEM_METADATA
+    # Rows that somebody else has deleted meanwhile: Nova goes on with a warning.
+    __mapper_args__ = {"confirm_deleted_rows": False}  # noqa: RUF012 (as SQLAlchemy declares it)
 
 
 def with_plugin(url: str) -> URL:
@@ -99,18 +101,28 @@ class Cell:
 
     def save(
         self, uuid: str = UUID, *, metadata: dict[str, str] | None = None, **values: Any
-    ) -> None:
-        """`Instance.save`: `metadata` is the whole of it."""
+    ) -> bool:
+        """`Instance.save`: `metadata` is the whole of it. False: not in the expected state."""
         with Session(self.hooked) as session, session.begin():
-            save(session.connection(), uuid, **values)
-            if metadata is not None:
+            is_saved = save(session.connection(), uuid, **values)
+            if is_saved and metadata is not None:
                 replace_metadata(session, uuid, metadata)
+            return is_saved
 
-    def place(self, host: str | None, uuid: str = UUID, **values: Any) -> None:
-        """The host that a claim, a move or an offloading sets."""
+    def note(self, uuid: str = UUID, **metadata: str) -> None:
+        """A save by who has just read the instance, and adds to its metadata."""
+        with Session(self.hooked) as session, session.begin():
+            if not save(session.connection(), uuid):
+                return
+            held = session.query(SystemMetadata).filter_by(instance_uuid=uuid, deleted=0)
+            kept = {row.key: row.value for row in held}
+            replace_metadata(session, uuid, kept | metadata)
+
+    def place(self, host: str | None, uuid: str = UUID, **values: Any) -> bool:
+        """The host that a claim, a move or an offloading sets; as `save`."""
         number = None if host is None else list(HOSTS).index(host) + 1
         node = None if host is None else f"node-{host}"
-        self.save(uuid, host=host, node=node, compute_id=number, **values)
+        return self.save(uuid, host=host, node=node, compute_id=number, **values)
 
     def spawned(self, host: str = "host-1", uuid: str = UUID) -> None:
         """It was scheduled to the host, and runs there."""
@@ -133,12 +145,38 @@ class Cell:
                     values.pop("deleted_at")
                 query.update(values, synchronize_session=False)
 
+    def claim(self, uuid: str, host: str, hypervisor_hostname: str) -> None:
+        """`compute_node_create`: a node that was removed is the same one again."""
+        row = {"host": host, "hypervisor_hostname": hypervisor_hostname, "deleted": 0}
+        with self.hooked.begin() as connection:
+            removed = (COMPUTE_NODES.c.uuid == uuid) & (COMPUTE_NODES.c.deleted != 0)
+            if not connection.execute(update(COMPUTE_NODES).where(removed).values(row)).rowcount:
+                connection.execute(insert(COMPUTE_NODES), {"uuid": uuid, **row})
+
+    def track(self, uuid: str, host: str) -> None:
+        """`compute_node_update`, as a resource tracker does each minute."""
+        with self.hooked.begin() as connection:
+            live = (COMPUTE_NODES.c.uuid == uuid) & (COMPUTE_NODES.c.deleted == 0)
+            connection.execute(update(COMPUTE_NODES).where(live).values(host=host))
+
+    def remove(self, uuid: str) -> None:
+        """`compute_node_delete`, with its service."""
+        with self.hooked.begin() as connection:
+            live = (COMPUTE_NODES.c.uuid == uuid) & (COMPUTE_NODES.c.deleted == 0)
+            gone = {"deleted": COMPUTE_NODES.c.id}
+            connection.execute(update(COMPUTE_NODES).where(live).values(gone))
+
     def archive(self) -> None:
         """`nova-manage db archive_deleted_rows`."""
-        for table in (SYSTEM_METADATA, INSTANCES):
+        for table in (SYSTEM_METADATA, INSTANCES, COMPUTE_NODES):
             with self.hooked.begin() as connection:
                 gone = connection.scalars(select(table.c.id).where(table.c.deleted != 0)).all()
                 connection.execute(delete(table).where(table.c.id.in_(gone)))
+
+    def image_ref(self, uuid: str = UUID) -> str:
+        with self.stock.connect() as connection:
+            query = select(INSTANCES.c.image_ref).where(INSTANCES.c.uuid == uuid)
+            return str(connection.scalar(query))
 
     def metadata(self, uuid: str = UUID) -> dict[str, str]:
         of_it = (SYSTEM_METADATA.c.instance_uuid == uuid) & (SYSTEM_METADATA.c.deleted == 0)
@@ -148,13 +186,16 @@ class Cell:
             return {row.key: row.value for row in connection.execute(query)}
 
 
-def save(connection: Connection, uuid: str, **values: Any) -> None:
+def save(connection: Connection, uuid: str, **values: Any) -> bool:
+    """Whether there is such an instance, in the expected state."""
     expected = values.pop("expected", {})
+    # Nova reads the instance first: under repeatable read what it reads later is of that time.
+    connection.execute(select(INSTANCES).where(INSTANCES.c.uuid == uuid))
     where = [INSTANCES.c.uuid == uuid, INSTANCES.c.deleted == 0]
     where += [INSTANCES.c[name] == value for name, value in expected.items()]
     # Nova sets `updated_at` in any case, and so locks the row.
     values = values or {"vm_state": INSTANCES.c.vm_state}
-    connection.execute(update(INSTANCES).where(*where).values(**values))
+    return connection.execute(update(INSTANCES).where(*where).values(**values)).rowcount == 1
 
 
 def replace_metadata(session: Session, uuid: str, metadata: dict[str, str]) -> None:

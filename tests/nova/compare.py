@@ -7,17 +7,17 @@ sentence each; nothing is a difference but what the ledger says otherwise than N
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from sqlalchemy import Engine, NullPool, create_engine, text
+from sqlalchemy import Engine, NullPool, bindparam, create_engine, select, text
 
 from metaledger.producers.nova.rows import recorded_metadata
+from metaledger.producers.nova.tables import SYSTEM_METADATA
 from metaledger.schemas.instance import InstanceRebuilt, InstanceRelocated
 from metaledger.schemas.meta import Origin
 
 from ..glance.ledger import recorded
 from ..glance.readmodel import ReadModel
-from .harness import Kept
 
 # What nova-compute told stands beside the cells, in no database of Nova's; and so does what the
 # tests' image service was given (`functional`).
@@ -29,7 +29,9 @@ INSTANCES = text("""
       LEFT JOIN compute_nodes ON compute_nodes.id = instances.compute_id
       LEFT JOIN instance_extra ON instance_extra.instance_uuid = instances.uuid
      WHERE NOT instances.hidden""")
-METADATA = text("SELECT key, value FROM instance_system_metadata WHERE instance_uuid = :uuid")
+METADATA = select(SYSTEM_METADATA.c.key, SYSTEM_METADATA.c.value).where(
+    SYSTEM_METADATA.c.instance_uuid == bindparam("uuid")
+)
 RESIZED = text("""
     SELECT count(*) FROM migrations WHERE instance_uuid = :uuid AND migration_type = 'resize'""")
 UNRECORDED = text("SELECT aggregate FROM metaledger_counters WHERE unrecorded_since IS NOT NULL")
@@ -60,12 +62,21 @@ ANOMALIES = text("""
      ORDER BY kind""")
 
 
+class Database(Protocol):
+    """A cell's database, or what stands beside the cells."""
+
+    @property
+    def cell(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+
+
 class Compared:
     """What a test of Nova left in all its cells, their events and the read model of these, whose
     files stand in `folder`.
     """
 
-    def __init__(self, cells: Sequence[Kept], folder: Path) -> None:
+    def __init__(self, cells: Sequence[Database], folder: Path) -> None:
         folder.mkdir(parents=True)
         told = [cell for cell in cells if cell.cell != IMAGES]
         self.events = [event for cell in told for event in recorded(cell.url)]
