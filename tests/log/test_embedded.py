@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -47,6 +49,18 @@ def test_opening_makes_no_file(path: Path) -> None:
     with pytest.raises(UsageError, match="metaledger emit"):
         open_embedded_log(path)
     assert not path.exists()
+
+
+def test_who_opens_the_log_again_leaves_others_of_its_process_their_locks(
+    path: Path, log: EmbeddedLog
+) -> None:
+    log.writer().append([record("image:a", 1)])
+    with log.transaction():
+        open_embedded_log(path).close()
+        # The last one to close such a file puts an end to its WAL, in which others write on.
+        once = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT * FROM ledger')"
+        subprocess.run([sys.executable, "-c", once, path], check=True)
+        assert Path(f"{path}-wal").exists()
 
 
 def test_a_log_cannot_be_made_where_there_is_no_folder(tmp_path: Path) -> None:
