@@ -16,9 +16,10 @@ ALLOW, where all of this holds:
 2. It is elsewhere now, and that stay and each one since the evacuation names its hypervisor by id:
    one that was told by host name alone may have been here.
 3. The one who asks is who the ledger knows: this hypervisor is registered, not removed, and has the
-   host name that the question has. It never had a host name in common with the hypervisor where
-   the instance is: a copied id file would let a machine ask for what it runs itself, and a place
-   told by a name that both had may be either.
+   host name that the question has. The one where the instance is, is known as well, and the two
+   never had a host name in common: a copied id file would let a machine ask for what it runs
+   itself, one with a second id would take what it runs to be elsewhere, and a place told by a name
+   that both had may be either.
 4. No `hypervisor_duplicate` is open for either of the two hypervisors, and none is still to be
    judged.
 5. Nothing of the instance or of either hypervisor is parked or in quarantine, and since the
@@ -285,6 +286,11 @@ def _of_the_other(question: Question, facts: Facts, instance: Instance) -> Itera
         return
     asking = facts.hypervisors.get(question.hypervisor_id)
     other = facts.hypervisors.get(current.hypervisor_id or "")
+    if current.hypervisor_id and (other is None or not other.names):
+        yield (
+            "nobody registered the hypervisor where it is "
+            f"({current.hypervisor_id}), so it may be the one that asks, under a second id"
+        )
     here = {question.host} | (asking.names if asking else frozenset())
     there = {current.host} | (other.names if other else frozenset())
     if common := sorted(here & there):

@@ -81,10 +81,7 @@ def facts_of(datas):
         sources={"glance-1": FRESH},
         instances=instances,
         moves=moves,
-        hypervisors={
-            each: Hypervisor(host=host, removed_at=None, names=frozenset({host}))
-            for each, host in HOSTS.items()
-        },
+        hypervisors=KNOWN,
         duplicates=frozenset(),
         unjudged=frozenset(),
         waiting=frozenset(),
@@ -212,12 +209,18 @@ def changed(source=FRESH, **what):
     return {"sources": {"glance-1": replace(source, **what)}}
 
 
+KNOWN = {
+    each: Hypervisor(host=host, removed_at=None, names=frozenset({host}))
+    for each, host in HOSTS.items()
+}
+
+
 def hypervisor(each, **what):
-    found = {
-        one: Hypervisor(host=host, removed_at=None, names=frozenset({host}))
-        for one, host in HOSTS.items()
-    }
-    return {"hypervisors": {**found, each: replace(found[each], **what)}}
+    return {"hypervisors": {**KNOWN, each: replace(KNOWN[each], **what)}}
+
+
+def without(*those):
+    return {"hypervisors": {each: it for each, it in KNOWN.items() if each not in those}}
 
 
 MISSING = {
@@ -244,7 +247,10 @@ MISSING = {
     "a duplicate there": {"duplicates": frozenset({THERE})},
     "not judged here": {"unjudged": frozenset({HERE})},
     "not judged there": {"unjudged": frozenset({THERE})},
-    "not registered": {"hypervisors": {}},
+    "neither is registered": {"hypervisors": {}},
+    "the asking one was never registered": without(HERE),
+    "the other one was never registered": without(THERE),
+    "the other one has no name": hypervisor(THERE, host=None, names=frozenset()),
     "removed": hypervisor(HERE, removed_at=START),
     "known by another host name": hypervisor(HERE, host="z"),
     "a host name in common": hypervisor(HERE, names=frozenset({"a", "b"})),
