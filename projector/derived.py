@@ -37,7 +37,7 @@ from metaledger.schemas.tables.instance import (
     instance_metadata_history,
     instances,
 )
-from metaledger.schemas.tables.ledger import ledger_events, marks, read_model, streams
+from metaledger.schemas.tables.ledger import anomalies, ledger_events, marks, read_model, streams
 from metaledger.schemas.tables.lineage import (
     derived_lineage,
     image_ancestors,
@@ -291,6 +291,27 @@ class Derivation:
             .where(instances.c.deleted_at.is_(None), has_base),
             "image",
             image_ids,
+        )
+
+    def mark_strays(self, hypervisor_ids: Sequence[str]) -> None:
+        """Something was told of these hypervisors, which may have been unknown until then."""
+        of_it = anomalies.c
+        is_astray = (
+            select(of_it.anomaly_id)
+            .where(
+                of_it.aggregate_kind == "instance",
+                of_it.aggregate_id == instances.c.instance_uuid,
+                of_it.kind == "instance_hypervisor_unknown",
+                of_it.withdrawn_by_event.is_(None),
+            )
+            .exists()
+        )
+        self._mark(
+            self._because("instance", instances.c.instance_uuid)
+            .join(instances, instances.c.hypervisor_id == marks.c.aggregate_id)
+            .where(is_astray),
+            "hypervisor",
+            hypervisor_ids,
         )
 
     def mark_snapshots(self, instance_uuids: Sequence[str]) -> None:

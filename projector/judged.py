@@ -16,6 +16,7 @@ from metaledger.schemas.hypervisor import MANY_ON_A_HOST
 from metaledger.schemas.tables.hypervisor import hypervisor_hosts, hypervisors
 from metaledger.schemas.tables.instance import (
     instance_attribute_history,
+    instance_locations,
     instance_metadata_history,
     instances,
 )
@@ -45,6 +46,7 @@ class Subjects:
         ancestors = self._ancestors({told.value for told in running.values()})
         untold = [row.instance_uuid for row in found if row.boot_told_at is None]
         first = self._first_events(untold)
+        strangers = self._strangers(live)
         return [
             Instance(
                 instance_uuid=uuid,
@@ -52,6 +54,7 @@ class Subjects:
                 running=running.get(uuid),
                 ancestors=ancestors.get(running[uuid].value, ()) if uuid in running else (),
                 first_event_id=first.get(uuid),
+                stranger=strangers.get(uuid),
             )
             for uuid, *_ in found
         ]
@@ -88,6 +91,20 @@ class Subjects:
             uuid: Told(value=value, event_id=event_id, order=(offset,))
             for uuid, value, event_id, offset in self._connection.execute(statement)
             if value
+        }
+
+    def _strangers(self, instance_uuids: Sequence[str]) -> dict[str, Told]:
+        """The hypervisors that these are on, of those that nobody told a host name of."""
+        stays, named = instance_locations.c, hypervisor_hosts.c
+        statement = select(stays.instance_uuid, stays.hypervisor_id, stays.set_by_event).where(
+            self._bulk.among(stays.instance_uuid, instance_uuids),
+            stays.valid_to.is_(None),
+            stays.hypervisor_id.is_not(None),
+            ~select(named.host).where(named.hypervisor_id == stays.hypervisor_id).exists(),
+        )
+        return {
+            uuid: Told(value=hypervisor_id, event_id=event_id, order=())
+            for uuid, hypervisor_id, event_id in self._connection.execute(statement)
         }
 
     def _first_events(self, instance_uuids: Sequence[str]) -> dict[str, str]:

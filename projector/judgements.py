@@ -6,10 +6,13 @@ subject is withdrawn by whoever asked. Decided here, where the contract leaves i
 
 - An anomaly names the event that made its subject so: of an image the upload, the declaration or
   the event that made its edge; of an instance the later one of its stored value and its image, or
-  the first event that was told of it; of a hypervisor the one that set its host name.
+  the first event that was told of it, or the one that told where it is; of a hypervisor the one
+  that set its host name.
 - A deleted instance has no stored value that could be stale; one that runs from a volume has no
   image that it could be held against.
 - What a snapshot had when it was deleted is what it has.
+- A hypervisor is known when anybody told a host name of it: that it was removed tells nothing of
+  who it was. Whom a host name alone leads to is no matter of this (`hypervisor unmapped`).
 - A hypervisor goes back to a host name that it had since it was last registered. Whoever shares a
   host name is a subject of its own, so the anomaly of each goes when it moves on or is removed.
 """
@@ -26,6 +29,7 @@ JUDGED = (
     "base_image_ref_contradicted",
     "lineage_cycle",
     "instance_never_booted",
+    "instance_hypervisor_unknown",
     "hypervisor_duplicate",
 )
 
@@ -59,7 +63,8 @@ class Told:
 class Instance:
     """What is judged of an instance. `base` is what its service stored as its base image, and
     `ancestors` are those of the image that it runs. `first_event_id` is of one of whose boot nobody
-    told, seen or not; None: somebody did.
+    told, seen or not; None: somebody did. `stranger` is the hypervisor that it is on, by its id,
+    where nobody told who that is.
     """
 
     instance_uuid: str
@@ -67,6 +72,7 @@ class Instance:
     running: Told | None
     ancestors: Collection[str]
     first_event_id: str | None
+    stranger: Told | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +146,14 @@ def of_instance(instance: Instance) -> Iterator[Judgement]:
             aggregate=aggregate,
             event_id=instance.first_event_id,
             details={},
+        )
+    if instance.stranger is not None:
+        yield Judgement(
+            kind="instance_hypervisor_unknown",
+            severity="warning",
+            aggregate=aggregate,
+            event_id=instance.stranger.event_id,
+            details={"hypervisor_id": instance.stranger.value},
         )
 
 

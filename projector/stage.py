@@ -110,6 +110,7 @@ def _work_off(
             for judgement in judgements.of_instance(instance)
         ]
     if hypervisors:
+        derivation.mark_strays(hypervisors)
         last = because["hypervisor"][hypervisors[-1]]
         near = derivation.subjects.hypervisors_near(hypervisors)
         # Theirs too: a neighbour may share its host name with one that is no neighbour of these.

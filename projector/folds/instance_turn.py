@@ -184,10 +184,10 @@ BASE = "image_base_image_ref"
 
 
 def _judged(state: InstanceState) -> tuple[object, ...]:
-    """What of an instance is judged with what is known of images."""
+    """What of an instance is judged with what is known of images and hypervisors."""
     base, image = state.metadata.live.get(BASE), state.attributes.live.get("image_ref")
     booted = (state.booted_at, state.boot_told_at)
-    return (state.is_told, *booted, state.deleted_at, base, image)
+    return (state.is_told, *booted, state.deleted_at, base, image, state.stay)
 
 
 def shown(gap: Difference | None) -> dict[str, Any]:

@@ -224,6 +224,10 @@ class Model:
                     if row["event_type"] != "DestroyJudged"
                 ]
                 yield "instance_never_booted", uuid, min(told)[1]
+            for stay in self.rows("instance_locations", instance_uuid=uuid, valid_to=None):
+                on = stay["hypervisor_id"]
+                if on is not None and not self.rows("hypervisor_hosts", hypervisor_id=on):
+                    yield "instance_hypervisor_unknown", uuid, stay["set_by_event"]
             stored = self.rows(
                 "instance_metadata_history",
                 instance_uuid=uuid,

@@ -39,7 +39,9 @@ from metaledger.schemas.instance import (
     InstanceDeleted,
     InstanceRebuildRolledBack,
     InstanceRebuilt,
+    InstanceRelocated,
     InstanceSystemMetadataSaved,
+    RelocationCause,
     SnapshotPurpose,
     SnapshotTaken,
 )
@@ -104,6 +106,22 @@ def moved(name: str, left: str, host: str) -> HypervisorHostChanged:
     return HypervisorHostChanged(hypervisor_id=name, from_host=left, to_host=host)
 
 
+def placed(instance: str, name: str | None, host: str | None = None) -> InstanceBooted:
+    return InstanceBooted(instance_uuid=instance, hypervisor_id=name, host=host)
+
+
+def brought(
+    instance: str, name: str | None, host: str | None = None, left: str | None = None
+) -> InstanceRelocated:
+    return InstanceRelocated(
+        instance_uuid=instance,
+        cause=RelocationCause.LIVE_MIGRATION,
+        from_hypervisor_id=left,
+        to_hypervisor_id=name,
+        to_host=host,
+    )
+
+
 def numbered(told: Sequence[EventData | tuple[Origin, EventData]]) -> list[Event]:
     """The events in this order, a minute apart; observed where nothing else is said."""
     counts = dict[str, int]()
@@ -153,9 +171,27 @@ def of_machines(chance: random.Random) -> EventData:
     return chance.choice(told)
 
 
+def of_places(chance: random.Random) -> EventData:
+    """One of the events of a few instances, and of the hypervisors that they may be on."""
+    instance, name = chance.choice(["u-0", "u-1"]), chance.choice(["h-0", "h-1", "h-2"])
+    maybe, left = (chance.choice([None, name, "h-0", "h-1"]) for _ in range(2))
+    host = chance.choice([None, "a", "b"])
+    told: list[EventData] = [
+        placed(instance, maybe, host),
+        brought(instance, name, host),
+        brought(instance, maybe, host, left),
+        saved(instance, None),
+        InstanceDeleted(instance_uuid=instance, deleted_at=AT),
+        hypervisor(name, "a"),
+        moved(name, "a", "b"),
+        HypervisorRemoved(hypervisor_id=name),
+    ]
+    return chance.choice(told)
+
+
 def random_ledger(seed: int) -> list[Event]:
     chance = random.Random(seed)
-    one = chance.choice([of_images, of_images, of_machines])
+    one = chance.choice([of_images, of_images, of_machines, of_places])
     return numbered([(origin(chance), one(chance)) for _ in range(chance.randint(2, 24))])
 
 
@@ -429,6 +465,60 @@ def test_an_instance_that_nobody_saw_boot_is_told_until_its_boot_comes(tell) -> 
     assert standing(found) == [("instance_never_booted", "u")]
     found = tell(booted("u", "base"))
     assert standing(found) == []
+
+
+UNKNOWN = [("instance_hypervisor_unknown", "u")]
+
+
+def test_an_instance_on_a_hypervisor_that_nobody_registered_is_told_until_somebody_does(
+    tell,
+) -> None:
+    tell(hypervisor("h-1", "a"))
+    assert standing(tell(placed("u", "h-2", "b"))) == UNKNOWN
+    # That it is gone tells nothing of who it was.
+    assert standing(tell(HypervisorRemoved(hypervisor_id="h-2"))) == UNKNOWN
+    found = tell(hypervisor("h-2", "b"))
+    assert standing(found) == []
+    [anomaly] = [row for row in found["anomalies"] if row["kind"] == UNKNOWN[0][0]]
+    assert anomaly["details"] == {"hypervisor_id": "h-2"}
+    events = {row["event_id"]: row["event_type"] for row in found["ledger_events"]}
+    assert events[anomaly["event_id"]] == "InstanceBooted"
+    assert events[anomaly["withdrawn_by_event"]] == "HypervisorRegistered"
+    assert found["marks"] == []
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        brought("u", "h-1", "a"),
+        # Nobody told of an id: `hypervisor unmapped` has it, where that leads nowhere.
+        brought("u", None, "c"),
+        InstanceDeleted(instance_uuid="u", deleted_at=AT),
+    ],
+    ids=["known", "by name", "deleted"],
+)
+def test_an_instance_that_left_an_unknown_hypervisor_is_astray_no_more(
+    tell, away: EventData
+) -> None:
+    tell(hypervisor("h-1", "a"), placed("u", "h-1", "a"))
+    assert standing(tell(brought("u", "h-2", "b"))) == UNKNOWN
+    assert standing(tell(away)) == []
+
+
+@pytest.mark.parametrize("known", [hypervisor("h-2", "b"), moved("h-2", "b", "c")])
+def test_a_hypervisor_that_is_known_before_anything_is_settled_raises_nothing(
+    url: str, ledger: Ledger, known: EventData
+) -> None:
+    """A compute node is told by another stream than what is placed there, and may be late."""
+    ledger.append(progressed(1, unsent_s=None, reported_s=0))
+    ledger.append(event(placed("u", "h-2", "b"), 1, at=AT + timedelta(seconds=60)))
+    ledger.project(url)
+    ledger.append(event(known, 1, at=AT + timedelta(seconds=90)))
+    ledger.append(progressed(2, unsent_s=None, reported_s=100))
+    ledger.project(url)
+    found = dump(url)
+    assert [row for row in found["anomalies"] if row["aggregate_kind"] == "instance"] == []
+    assert found["marks"] == []
 
 
 def test_two_machines_with_one_id_and_two_ids_on_one_host_are_duplicates(tell) -> None:

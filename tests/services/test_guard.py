@@ -1,11 +1,14 @@
 """`guard` through the command line, on both kinds of installation; its rules: tests/guard."""
 
 import io
+import itertools
 import json
 import os
+import re
 import sqlite3
 import sys
 import uuid
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -279,6 +282,27 @@ def test_an_id_that_may_be_two_machines_gets_nothing(metaledger, home):
 
 
 @pytest.mark.usefixtures("installation")
+def test_where_nobody_registered_a_hypervisor_may_be_here(metaledger, home):
+    """A machine that lost its id runs under another one what it ran before."""
+    instance = "e2000000-0000-4000-8000-000000000000"
+    there = {"to_hypervisor_id": "second-id", "to_host": "compute-d"}
+    told(metaledger, home, *evacuated_to(instance, **there))
+    result = metaledger(*ASK, "--offline", "--instance", instance)
+    assert verdicts(result) == {instance: "UNKNOWN"}
+    [reason] = [one["reason"] for one in result.document["verdicts"]]
+    assert reason.startswith("nobody registered the hypervisor where it is (second-id)")
+    assert ";" not in reason
+    kind = ("--kind", "instance_hypervisor_unknown")
+    [anomaly] = metaledger("--json", "anomalies", *kind).document
+    assert (anomaly["aggregate_id"], anomaly["withdrawn_by_event"]) == (instance, None)
+    second = {"hypervisor_id": "second-id", "id_source": "FILE", "host": "compute-d"}
+    told(metaledger, home, line("HypervisorRegistered", 3, **second))
+    assert offline(metaledger, instance) == "ALLOW"
+    [anomaly] = metaledger("--json", "anomalies", *kind).document
+    assert anomaly["withdrawn_by_event"] is not None
+
+
+@pytest.mark.usefixtures("installation")
 def test_what_is_not_judged_yet_may_be_two_machines(metaledger):
     columns = "event_id, aggregate_kind, aggregate_id"
     in_model(f"INSERT INTO {{}}marks ({columns}) VALUES ('e', 'hypervisor', :id)", id=OTHER)
@@ -433,9 +457,25 @@ def test_wrong_usage_is_told_in_a_line_and_judges_nothing(metaledger, home, aske
 
 @pytest.mark.usefixtures("embedded")
 def test_any_number_of_instances_is_one_round_of_statements(metaledger, home):
+    uuids = [f"e2000000-0000-4000-8000-{number:012}" for number in range(200)]
+    others = [f"other-{number}" for number in range(20)]
+    names = {other: f"host-of-{other}" for other in others}
+    told(
+        metaledger,
+        home,
+        *(
+            line("HypervisorRegistered", 0, hypervisor_id=other, id_source="FILE", host=name)
+            for other, name in names.items()
+        ),
+        *(
+            each
+            for instance, (other, name) in zip(uuids, itertools.cycle(names.items()), strict=False)
+            for each in evacuated_to(instance, to_hypervisor_id=other, to_host=name)
+        ),
+    )
     counts = []
     for number in (1, 200):
-        (home / "uuids").write_text("".join(f"{uuid.uuid4()}\n" for _ in range(number)))
+        (home / "uuids").write_text("".join(f"{each}\n" for each in uuids[:number]))
         statements = []
 
         def count(_connection, _cursor, statement, *_rest, found=statements):
@@ -444,12 +484,29 @@ def test_any_number_of_instances_is_one_round_of_statements(metaledger, home):
 
         event.listen(Engine, "before_cursor_execute", count)
         try:
-            metaledger(*ASK, "--offline", "--instances-from", home / "uuids")
+            result = metaledger(*ASK, "--offline", "--instances-from", home / "uuids")
         finally:
             event.remove(Engine, "before_cursor_execute", count)
-        counts.append(sum("FROM instance_hypervisors" in one for one in statements))
+        # So nothing was left out that is asked of those alone that may be allowed.
+        assert set(verdicts(result).values()) == {"ALLOW"}
+        assert len(result.document["verdicts"]) == number
+        counts.append(Counter(statement_of(one) for one in statements))
         metaledger("project")
-    assert counts == [1, 1]
+    assert counts[0].total() > 10
+    assert counts[0] == counts[1]
+
+
+def evacuated_to(instance, **there):
+    """Of an instance that booted here and was evacuated to a place."""
+    here = {"hypervisor_id": SCENARIO_HYPERVISOR, "host": "renamed"}
+    left = {f"from_{name}": value for name, value in here.items()}
+    yield line("InstanceBooted", 1, instance_uuid=instance, **here)
+    yield line("InstanceRelocated", 2, instance_uuid=instance, cause="EVACUATION", **left, **there)
+
+
+def statement_of(sql):
+    """The statement, whatever number of values its lists have."""
+    return re.sub(r"\?(?:\s*,\s*\?)+", "?", sql)
 
 
 @pytest.mark.usefixtures("embedded")
