@@ -19,6 +19,7 @@ sasl_password = "{SECRET}"
 outbox = "{DATABASE}"
 """
 WHY = ("--reason", "r")
+GUARD = ("guard", "--hypervisor", "h", "--host", "c", "--instance", "u")
 OF_THE_MODEL = [
     ("project",),
     ("project", "--follow"),
@@ -26,6 +27,15 @@ OF_THE_MODEL = [
     ("image", "show", "i"),
     ("image", "history", "i"),
     ("image", "explain", "i"),
+    ("image", "lineage", "i"),
+    ("snapshot", "show", "i"),
+    ("instance", "show", "u"),
+    ("instance", "metadata", "u"),
+    ("instance", "disks", "u"),
+    ("hypervisor", "show", "h"),
+    ("hypervisor", "history", "h"),
+    ("hypervisor", "unmapped"),
+    GUARD,
     ("anomalies",),
     ("sql", "SELECT 1"),
     ("quarantine", "list"),
@@ -41,6 +51,7 @@ OF_THE_LOG = [
     ("emit", str(SCENARIO)),
     ("events",),
     ("events", "--follow"),
+    GUARD,
     ("topic", "create"),
     ("topic", "check"),
     ("quarantine", "release", "image:i"),
@@ -50,6 +61,11 @@ OF_THE_OUTBOX = [
     ("outbox", "install"),
     ("outbox", "status"),
     ("outbox", "reseed"),
+]
+OF_A_SERVICE = [
+    (command, service, *options)
+    for service in ("glance", "nova")
+    for command, *options in (("import",), ("reconcile",), ("reconcile", "--mend"))
 ]
 ALL_PARTS = [("status",), ("doctor",)]
 
@@ -96,6 +112,15 @@ def test_without_its_broker_a_command_is_one_line(metaledger, configured, comman
 @pytest.mark.parametrize("command", OF_THE_OUTBOX, ids=words)
 def test_without_the_services_database_a_command_is_one_line(metaledger, configured, command):
     assert_unreachable(metaledger(*configured, *command))
+
+
+@pytest.mark.parametrize("command", OF_A_SERVICE, ids=" ".join)
+def test_without_the_database_of_a_cold_start_a_command_is_one_line(
+    metaledger, configured, command
+):
+    metaledger("emit", SCENARIO)
+    metaledger("project")
+    assert_unreachable(metaledger(*configured, *command, DATABASE))
 
 
 @pytest.mark.usefixtures("impatient")
