@@ -67,6 +67,7 @@ class Host:
 
     nova: Nova
     folder: Path
+    name: str = "compute-a"
     disks: bool | None = None
     raw: bool = True
     seen: Mapping[str, Any] = field(default_factory=dict)
@@ -79,6 +80,7 @@ class Host:
         """A process takes the step; how it ended. What it saw, if it lived, is in `seen`."""
         conf: dict[str, dict[str, object]] = {
             "DEFAULT": {
+                "host": self.name,
                 "state_path": str(self.folder),
                 "instances_path": str(self.folder / "instances"),
                 "force_raw_images": self.raw,

@@ -131,6 +131,25 @@ class Host:
         fetch = functools.partial(self.fetch, disk, "")
         disk.create_image(fetch, str(self.folder / "base"), 20 * MIB, image_id=IMAGE_ID)
 
+    def start(self) -> None:
+        """Looks for its nodes as Nova does at its start: by the file `compute_id`, which it makes
+        where there is none. A list stands for Nova's database, which knows them all.
+        """
+        manager = importlib.import_module("nova.compute.manager")
+        driver = importlib.import_module("nova.virt.driver").ComputeDriver(None)
+        driver.get_available_nodes = lambda: [f"{CONF.host}.example.org"]
+        known = [
+            SimpleNamespace(
+                uuid=uuid, hypervisor_hostname=name, hypervisor_type="QEMU", host=CONF.host
+            )
+            for uuid, name in driver.get_nodenames_by_uuid().items()
+        ]
+        manager.objects.ComputeNodeList = SimpleNamespace(get_all_by_uuids=lambda *_: known)
+        found = manager.ComputeManager._get_nodes(
+            SimpleNamespace(driver=driver, host=CONF.host), None
+        )
+        SEEN["nodes"] = sorted(found)
+
     def notify(self) -> None:
         for line in (self.folder / "recorded.jsonl").read_text().splitlines():
             message = json.loads(line)
