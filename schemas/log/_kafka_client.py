@@ -123,6 +123,13 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc] # kafka-python
 
     last_failure: errors.KafkaError | None = None
 
+    def __init__(self, net: NetworkSelector, **given: Any) -> None:  # noqa: ANN401 (as above)
+        super().__init__(net, **given)
+        # kafka-python 3.0.12 takes this setting and gives it to nobody: to ask for a topic that is
+        # gone made it anew, with the broker's defaults.
+        asked = given.get("allow_auto_create_topics", False)
+        self.cluster.config["allow_auto_create_topics"] = asked
+
     def get_connection(self, node_id: Any, **how: Any) -> Any:  # noqa: ANN401
         connection = super().get_connection(node_id, **how)
         if not connection.init_future.is_done:

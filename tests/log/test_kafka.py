@@ -9,7 +9,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import pytest
-from kafka import TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from metaledger.schemas.errors import LogRefused, Unreachable, UsageError
@@ -20,11 +20,14 @@ from metaledger.schemas.log.kafka import KafkaSettings, create_topic, open_kafka
 from metaledger.schemas.log.record import RECORD_BYTES_MAX
 
 from ..servers import choice
+from ..servers.broker import JAVA_LEAST, LocalBroker
 from ..servers.interface import Broker
+from ..servers.jars import find_java, kafka_jars
 from ..servers.process import HOST, free_port
+from ..servers.settings import Settings
 from .backends import Kafka
 from .records import by_key, interleaved, read_all, read_count, record
-from .test_conformance import from_start
+from .test_conformance import POLLS_MAX, from_start
 
 if TYPE_CHECKING:
     from ..conftest import Servers
@@ -164,6 +167,68 @@ def test_a_record_whose_header_names_are_no_text_is_read_without_its_headers(kaf
         ("image:1", b"value", None),
         ("image:2", b"next", "b"),
     ]
+
+
+def test_what_was_sent_and_taken_back_is_not_read(kafka: Kafka) -> None:
+    create_topic(kafka.settings, partitions=1, replication=1)
+    log, topic = kafka.open(), kafka.settings.topic
+    producer = KafkaProducer(bootstrap_servers=kafka.settings.bootstrap, transactional_id=topic)
+    with closing(producer):
+        producer.init_transactions()
+        for value, end in (
+            (b"taken back", producer.abort_transaction),
+            (b"kept", producer.commit_transaction),
+        ):
+            producer.begin_transaction()
+            producer.send(topic, key=b"image:1", value=value)
+            producer.flush(timeout=30)
+            end()
+    with closing(log.reader(from_start)) as reader:
+        assert [found.value for found in read_count(reader, 1)] == [b"kept"]
+
+
+def test_a_group_leaves_no_offset_with_the_broker(kafka: Kafka, admin: KafkaAdminClient) -> None:
+    kafka.create()
+    log, group = kafka.open(), kafka.settings.topic
+    with closing(log.writer()) as writer:
+        writer.append(interleaved(keys=40, each=1))
+    with closing(log.reader(from_start, group=group)) as one:
+        assert len(read_count(one, 40)) == 40
+        with closing(log.reader(from_start, group=group)) as two:
+            # Where partitions change hands a consumer with defaults commits.
+            for _ in range(POLLS_MAX):
+                for reader in (one, two):
+                    reader.poll(records_max=100, timeout_s=0.2)
+                if two.owned():
+                    break
+            assert two.owned()
+    assert admin.list_group_offsets([group]) == {group: {}}
+
+
+class GenerousBroker(LocalBroker):
+    """Makes each topic that a client asks for, as Kafka does by default."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(java=find_java(settings, least=JAVA_LEAST), jars=kafka_jars(settings))
+        with (self._folder / "server.properties").open("a") as properties:
+            # Of two lines for one property the later counts.
+            properties.write("auto.create.topics.enable=true\n")
+
+
+@pytest.mark.kafka
+def test_nobody_makes_a_topic_by_asking_for_it(servers: "Servers") -> None:
+    with servers.running("a broker that makes topics", GenerousBroker) as broker:
+        kafka = Kafka(broker.bootstrap)
+        kafka.create()
+        log = kafka.open()
+        kafka.remove()
+        with closing(log.reader(from_start)) as reader, suppress(LogRefused, Unreachable):
+            for _ in range(3):
+                reader.poll(records_max=10, timeout_s=1)
+        with closing(log.writer()) as writer, suppress(LogRefused):
+            writer.append([record("image:1", 1)])
+        with closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap)) as admin:
+            assert kafka.settings.topic not in admin.list_topics()
 
 
 @pytest.mark.parametrize("bootstrap", [f"{HOST}:{{port}}", "no-such-host.invalid:{port}"])
