@@ -150,6 +150,7 @@ def load_settings(
     of_ledger = ledger or environment.get(LEDGER_VARIABLE) or given.get("ledger")
     of_model = read_model or environment.get(READ_MODEL_VARIABLE) or given.get("read_model")
     chosen = {"ledger": of_ledger, "read_model": of_model}
+    _refuse_one_file(of_ledger or settings.ledger, of_model or settings.read_model)
     return replace(
         settings,
         ledger=of_ledger or settings.ledger,
@@ -177,6 +178,23 @@ def ledger_of(url: str) -> EmbeddedLedger | KafkaLedger:
     raise UsageError(
         f"the ledger {redacted(url)} is neither sqlite:///FILE nor kafka://HOST:PORT/TOPIC"
     )
+
+
+def _refuse_one_file(ledger: str, read_model: str) -> None:
+    """The projector's batches would hold up who writes, and to drop the tables the truth."""
+    files = [re.fullmatch(r"sqlite(?:\+\w+)?:///(.+)", url) for url in (ledger, read_model)]
+    paths = [Path(found[1]) for found in files if found]
+    try:
+        is_one = len(paths) == len(files) and (
+            paths[0].resolve() == paths[1].resolve() or paths[0].samefile(paths[1])
+        )
+    except (OSError, RuntimeError, ValueError):  # one is not there, or no name of a file
+        return
+    if is_one:
+        raise UsageError(
+            f"ledger and read model are one file, {paths[0]}: the read model needs a file of its "
+            "own (--read-model, or read_model in the configuration)"
+        )
 
 
 def redacted(url: str) -> str:

@@ -11,6 +11,8 @@ from metaledger.services.settings import (
     redacted,
 )
 
+from .samples import SCENARIO
+
 
 def load(environment=None, **options):
     given = {"ledger": None, "read_model": None, "config": None, **options}
@@ -70,6 +72,46 @@ def test_a_wrong_file_is_refused_by_name(tmp_path, text, named):
 def test_a_lease_shorter_than_a_send_is_refused(tmp_path, text):
     with pytest.raises(UsageError, match="make the lease longer"):
         load(config=written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["emit", str(SCENARIO)],
+        ["project"],
+        ["migrate"],
+        ["guard", "--hypervisor", "h", "--host", "n", "--instance", "u", "--offline"],
+        ["quarantine", "release", "image:a"],
+        ["quarantine", "skip", "0/0", "--reason", "r"],
+    ],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize(
+    ("ledger", "read_model"),
+    [
+        ("sqlite:///one.db", "sqlite:///one.db"),
+        ("sqlite:///one.db", "sqlite:///./folder/../one.db"),
+        ("sqlite:///one.db", "sqlite:///link.db"),
+        ("sqlite:///one.db", "sqlite+pysqlite:///one.db"),
+    ],
+)
+def test_who_writes_refuses_one_file_for_ledger_and_read_model(
+    metaledger, home, words, ledger, read_model
+):
+    (home / "folder").mkdir()
+    (home / "link.db").symlink_to("one.db")
+    said = metaledger("--ledger", ledger, "--read-model", read_model, *words)
+    assert said.status == 2
+    assert said.err.startswith("metaledger: ledger and read model are one file, one.db: ")
+    assert said.err.count("\n") == 1
+    assert not (home / "one.db").exists()
+
+
+def test_a_file_that_has_two_names_is_one(metaledger, home):
+    assert metaledger("emit", SCENARIO).status == 0
+    (home / "again.db").hardlink_to(home / "metaledger.db")
+    said = metaledger("--read-model", "sqlite:///again.db", "migrate")
+    assert (said.status, "are one file" in said.err) == (2, True)
 
 
 def test_a_ledger_is_a_file_or_a_topic():
