@@ -45,6 +45,14 @@ def test_the_first_writer_makes_the_log_and_the_next_one_opens_it(path: Path) ->
     assert [found.name for found in path.parent.iterdir()] == ["log.db"]
 
 
+def test_a_log_syncs_what_it_takes_and_lets_readers_be(path: Path, log: EmbeddedLog) -> None:
+    with closing(open_embedded_log(path)) as opened:
+        for one in (log, opened):
+            with one.engine.connect() as connection:
+                assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+                assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+
+
 def test_opening_makes_no_file(path: Path) -> None:
     with pytest.raises(UsageError, match="metaledger emit"):
         open_embedded_log(path)
