@@ -3,6 +3,7 @@
 import itertools
 import os
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -16,8 +17,10 @@ from metaledger.schemas.ledger import GapAccepted
 
 from ..store.readmodels import BACKENDS, Place, dump, engine_of, store_of
 from .ledgers import (
+    AT,
     CODEC,
     POLL_IS_BATCH,
+    TOLERANT,
     Hooked,
     Ledger,
     damaged,
@@ -112,6 +115,23 @@ def test_what_was_folded_upon_a_refused_batch_is_folded_again(
     assert [row["reason"] for row in found["quarantine"]] == ["unstorable"]
     assert len(found["ledger_events"]) == 6
     assert found == dump(whole)
+
+
+def test_a_batch_ends_at_its_time(place: Place, ledger: Ledger) -> None:
+    ledger.append(*(event(registered(str(number)), 1) for number in range(12)))
+    looks = itertools.count()
+    sizes: list[int] = []
+    with store_of(place()) as store:
+        bring_up_to_end(
+            one_by_one(ledger),
+            store,
+            CODEC,
+            settings=replace(TOLERANT, batch_time_max_s=3.0),
+            on_progress=lambda progress: sizes.append(progress.done),
+            # A poll, which brings one record, takes a second.
+            clock=lambda: AT + timedelta(seconds=next(looks)),
+        )
+    assert sizes == [3, 6, 9, 12]
 
 
 def sound(name: str, stored_bytes: int = 10) -> Memory:
