@@ -11,7 +11,12 @@ from metaledger.services import cli
 from metaledger.services.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = (
+    *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+    *(f"docs/{name}.md" for name in ("EVENTS", "READ_MODEL", "RELIABILITY")),
+)
+# What the documents tell of, and say that it is not there yet.
+PLANNED = {"replay", "diff", "promote"}
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 PARTS = ("schemas", "producers", "projector", "services", "tests", "deploy", ".ci")
 # Behind an empty line; else it is a list that goes on.
@@ -50,7 +55,8 @@ def test_a_shell_understands_every_block(block: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in command_lines() if "completion" not in line and "{" not in line]
+    "line",
+    [line for line in command_lines() if not re.search(r"completion|\{|\bCOMMAND\b", line)],
 )
 def test_every_command_that_is_named_exists(line: str, capfd: pytest.CaptureFixture[str]) -> None:
     # With --help it is parsed, unknown commands and options are refused, and nothing is done.
@@ -61,6 +67,34 @@ def test_a_command_that_does_not_exist_would_be_found() -> None:
     assert cli.run(["nope", "--help"]) != 0
     assert cli.run(["image", "show", "ID", "--nope", "--help"]) != 0
     assert len(command_lines()) > 20
+
+
+def promised_commands() -> dict[str, str]:
+    """The commands in the table of READ_MODEL.md, without their arguments, and what each does."""
+    _, _, section = TEXTS["docs/READ_MODEL.md"].partition("## The command line")
+    rows = re.findall(r"^\| (`.*?) \| (.*) \|$", section.partition("\n## ")[0], re.MULTILINE)
+    promised = {}
+    for commands, does in rows:
+        for line in INLINE.findall(commands.replace(r"\|", "/")):
+            found = re.match(r"[a-z]+(?: [a-z][a-z/-]*)?", line)
+            if found:
+                *group, names = found[0].split()
+                promised |= {" ".join([*group, name]): does for name in names.split("/")}
+    return promised
+
+
+@pytest.mark.parametrize("command", promised_commands())
+def test_a_command_of_the_table_exists_or_is_said_to_be_planned(
+    command: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    is_there = cli.run([*command.split(), "--help"]) == 0
+    assert is_there == (command not in PLANNED), capfd.readouterr().err
+    assert promised_commands()[command].startswith("planned: ") == (command in PLANNED)
+
+
+def test_what_is_planned_is_in_the_table() -> None:
+    assert promised_commands().keys() > PLANNED
+    assert len(promised_commands()) > 30
 
 
 @pytest.mark.parametrize("name", ["README.md", "deploy/metaledger.toml"])
@@ -84,7 +118,8 @@ def test_every_file_that_is_named_is_there(name: str) -> None:
         for words in INLINE.findall(FENCED.sub("", text))
         if re.fullmatch(r"[\w./-]+", words) and words.split("/")[0] in PARTS and "/" in words
     ]
-    lacking = [path for path in (*links, *named) if not exists(path)]
+    lacking = [path for path in named if not exists(path)]
+    lacking += [link for link in links if not (ROOT / name).parent.joinpath(link).exists()]
     assert lacking == []
 
 
