@@ -7,7 +7,9 @@ the promise; which one, stands in the file `tried`.
 
 import io
 import json
+import resource
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,6 +43,9 @@ _RELAY = ("relay",)
 _STATUSES = {0, 1, 2, 3}
 _FAILED = 2
 _LINES_OF_ERRORS_MAX = 21
+# Of the processor, for one command; and what the process held at most, the engine's memory with it.
+_CPU_S_MAX = 2.0
+_MEMORY_BYTES_MAX = 256 << 20
 # Of ten.
 _OPTIONS, _STRAY_WORDS, _FITTING_ONES = 3, 1, 8
 _POISON = 40
@@ -298,10 +303,15 @@ def outcome(words: Sequence[str]) -> tuple[int, str, str]:
 
 def check(words: Sequence[str]) -> int:
     """The exit status. Raises Broken where it is none, or what is written is not as promised."""
+    started_s = time.process_time()
     try:
         status, out, err = outcome(words)
     except BaseException as error:
         raise Broken(f"it ended with {error!r}") from error
+    cpu_s = time.process_time() - started_s
+    held_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if cpu_s > _CPU_S_MAX or held_bytes > _MEMORY_BYTES_MAX:
+        raise Broken(f"it took {cpu_s:.1f} s of the processor and {held_bytes >> 20} MB")
     if status not in _STATUSES:
         raise Broken(f"exit status {status}: {err[:2000]}")
     sentences = [line for line in err.splitlines() if line.startswith("metaledger: ")]
