@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -301,17 +302,23 @@ def outcome(words: Sequence[str]) -> tuple[int, str, str]:
     return status, written[0], written[1]
 
 
-def check(words: Sequence[str]) -> int:
-    """The exit status. Raises Broken where it is none, or what is written is not as promised."""
+@contextmanager
+def metered() -> Iterator[None]:
+    """Raises Broken where what is done within took too much."""
     started_s = time.process_time()
-    try:
-        status, out, err = outcome(words)
-    except BaseException as error:
-        raise Broken(f"it ended with {error!r}") from error
+    yield
     cpu_s = time.process_time() - started_s
     held_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if cpu_s > _CPU_S_MAX or held_bytes > _MEMORY_BYTES_MAX:
         raise Broken(f"it took {cpu_s:.1f} s of the processor and {held_bytes >> 20} MB")
+
+
+def check(words: Sequence[str]) -> int:
+    """The exit status. Raises Broken where it is none, or what is written is not as promised."""
+    try:
+        status, out, err = outcome(words)
+    except BaseException as error:
+        raise Broken(f"it ended with {error!r}") from error
     if status not in _STATUSES:
         raise Broken(f"exit status {status}: {err[:2000]}")
     sentences = [line for line in err.splitlines() if line.startswith("metaledger: ")]
@@ -361,7 +368,9 @@ def run_some(command: Command, count: int, chance: int, statuses: Counter[str]) 
     def run(words: list[str], random: Random) -> None:
         hostile_files(random)
         Path("tried").write_text(json.dumps(words))
-        statuses[f"{' '.join(command.name)}: {check(words)}"] += 1
+        with metered():
+            status = check(words)
+        statuses[f"{' '.join(command.name)}: {status}"] += 1
 
     run()
 
