@@ -17,6 +17,12 @@ install=".venv/bin/python -m pip install --quiet --disable-pip-version-check"
 
 say() { echo "==> $*"; }
 
+of_the_machine=/etc/metaledger/metaledger.toml
+if [ -e "$of_the_machine" ]; then
+    say "$of_the_machine is there: tests and proofs would write into the ledger that it names"
+    exit 2
+fi
+
 python_lacks_headers() {
     ! "$python" -c 'import os.path as p, sysconfig as s
 raise SystemExit(not p.exists(p.join(s.get_path("include"), "Python.h")))'

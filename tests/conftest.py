@@ -8,6 +8,7 @@ or freezes a server asks for `own_broker`, `own_postgres` or `own_mariadb`.
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -35,6 +36,9 @@ _MARKERS = {
     "nova": "nova",
     "product_image": "docker",
 }
+
+# Where an operator's commands look last, whatever HOME a test gives them.
+_OF_THE_MACHINE = Path("/etc/metaledger/metaledger.toml")
 
 # What could not be had, and why, as a test that is skipped for it says.
 _LACKING = re.compile(r"Skipped: no (?P<name>[^:]+): (?P<reason>.*)", re.DOTALL)
@@ -66,6 +70,8 @@ class Servers:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if _OF_THE_MACHINE.exists():
+        pytest.exit(f"{_OF_THE_MACHINE}: tests would write into the ledger that it names", 2)
     # kafka-python reads its message definitions in a way that Python 3.11 and 3.12 call deprecated.
     config.addinivalue_line(
         "filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning"
