@@ -55,10 +55,11 @@ class Partition:
 def of_streams(streams: Sequence[Row], now: datetime) -> Iterator[Problem]:
     """What the sources' own reports tell."""
     for row in streams:
-        name = f"stream {row['stream_id']}"
+        # Its id alone tells nobody where to start a relay.
+        name = f"stream {row['stream_id']}, of a relay on {row['relay_host']}"
         silent_s = _seconds(row["reported_at"], now)
         if silent_s > SILENT_S:
-            yield Problem(f"{name}: its relay has not reported for {age(silent_s)}", _RELAY)
+            yield Problem(f"{name}: not reported for {age(silent_s)}", _RELAY)
         if _seconds(row["oldest_unsent_at"], now) > LATE_S:
             late = age(_seconds(row["oldest_unsent_at"], now))
             yield Problem(f"{name}: its oldest unsent event is {late} old", _RELAY)

@@ -206,6 +206,7 @@ def _streams(streams: list[Row], now: datetime) -> Document:
     rows = [
         (
             row["stream_id"],
+            row["relay_host"],
             age((now - row["reported_at"]).total_seconds()),
             "-"
             if row["oldest_unsent_at"] is None
@@ -215,4 +216,4 @@ def _streams(streams: list[Row], now: datetime) -> Document:
         )
         for row in streams[:_SCREEN_ROWS_MAX]
     ]
-    return table(("stream", "reported", "oldest unsent", "waiting", "unrecorded"), rows)
+    return table(("stream", "relay on", "reported", "oldest unsent", "waiting", "unrecorded"), rows)

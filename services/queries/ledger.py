@@ -35,11 +35,12 @@ _CHECKPOINTS = query(
 )
 
 _STREAMS = query("""
-    SELECT stream_id, min(oldest_unsent_at) AS oldest_unsent_at,
-           max(rows_waiting) AS rows_waiting, max(rows_max) AS rows_max,
-           max(unrecorded_aggregates) AS unrecorded_aggregates, max(last_error) AS last_error,
-           min(reported_at) AS reported_at
-      FROM streams GROUP BY stream_id ORDER BY stream_id""")
+    SELECT s.stream_id, max(e.host) AS relay_host, min(s.oldest_unsent_at) AS oldest_unsent_at,
+           max(s.rows_waiting) AS rows_waiting, max(s.rows_max) AS rows_max,
+           max(s.unrecorded_aggregates) AS unrecorded_aggregates, max(s.last_error) AS last_error,
+           min(s.reported_at) AS reported_at
+      FROM streams s LEFT JOIN ledger_events e ON e.event_id = s.reported_by_event
+     GROUP BY s.stream_id ORDER BY s.stream_id""")
 
 # What was put aside, for the database refused what was derived of it, settles in the year 9999. At
 # the first projection each image has a mark: a thousand of them tell how old they are.
@@ -115,7 +116,7 @@ def checkpoints(connection: Connection) -> list[Row]:
 
 
 def streams(connection: Connection) -> list[Row]:
-    """How far each source is: the worst of its partitions."""
+    """How far each source is, the worst of its partitions, and from which host its relay said so."""
     return rows(connection, _STREAMS)
 
 

@@ -19,6 +19,7 @@ STREAM = {
     "rows_max": 100,
     "unrecorded_aggregates": 0,
     "last_error": None,
+    "relay_host": "host-1",
     "reported_at": JUST_NOW,
 }
 HELD = Lacking(aggregate="image:a", at=NOW, reason="too large")
@@ -57,7 +58,11 @@ def test_what_is_well_is_not_red():
 @pytest.mark.parametrize(
     ("changed", "what", "command"),
     [
-        ({"reported_at": LONG_AGO}, "has not reported for 5 h", "metaledger relay"),
+        (
+            {"reported_at": LONG_AGO},
+            "of a relay on host-1: not reported for 5 h",
+            "metaledger relay",
+        ),
         ({"oldest_unsent_at": LONG_AGO}, "oldest unsent event is 5 h old", "metaledger relay"),
         ({"rows_waiting": 80}, "80 of at most 100 events wait", "metaledger relay"),
         (

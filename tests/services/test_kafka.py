@@ -118,6 +118,7 @@ def test_a_relay_and_a_projector_carry_events_and_end_on_a_signal(metaledger, ho
     wait_for(lambda: metaledger("image", "show", "i-1").status == 0)
     wait_for(lambda: metaledger("--json", "status").document["streams"])
     [stream] = metaledger("--json", "status").document["streams"]
+    assert stream["relay_host"] == socket.gethostname()
     assert stream["rows_waiting"] == 0
     for process in (relay, projector):
         process.send_signal(signal.SIGTERM)
