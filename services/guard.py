@@ -43,6 +43,7 @@ from metaledger.schemas.times import time_text
 from metaledger.services.terminal import seconds_only
 
 _EVACUATION = "EVACUATION"
+_TOLD_BY = "`metaledger reconcile nova URL --mend` tells it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +173,9 @@ def _judged(
 ) -> Judgement:
     instance = facts.instances.get(instance_uuid)
     if instance is None:
-        reason = _sentence(["the ledger knows no such instance", *shared])
+        reason = _sentence(
+            [f"the ledger knows no such instance: {_TOLD_BY}, if Nova does", *shared]
+        )
         return Judgement(instance_uuid, Verdict.UNKNOWN, reason)
     here = _here(question, instance)
     if here is not None:
@@ -266,7 +269,7 @@ def _no_evacuation(hypervisor_id: str, stays: Sequence[Stay]) -> str:
 def _of_the_asking(question: Question, facts: Facts) -> Iterator[str]:
     asking = facts.hypervisors.get(question.hypervisor_id)
     if asking is None:
-        yield "the ledger knows no such hypervisor as asks"
+        yield f"the ledger knows no such hypervisor as asks: {_TOLD_BY}"
     elif asking.removed_at is not None:
         yield f"the asking hypervisor was removed at {_at(asking.removed_at)}"
     elif asking.host != question.host:

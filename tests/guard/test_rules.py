@@ -258,6 +258,13 @@ MISSING = {
 }
 
 
+def test_who_is_not_known_is_told_by_a_command_that_the_reason_names():
+    facts = replace(facts_of([BOOT, EVACUATION]), hypervisors={})
+    unknown = replace(QUESTION, instance_uuids=(INSTANCE, "i-2"))
+    for judged in judge(unknown, facts):
+        assert "`metaledger reconcile nova URL --mend` tells it" in judged.reason
+
+
 @pytest.mark.parametrize("what", MISSING)
 def test_each_condition_is_needed_for_an_allow(what):
     assert verdict([BOOT, EVACUATION]) is Verdict.ALLOW
