@@ -132,7 +132,8 @@ def _check_is_file(path: Path) -> None:
         found = path.stat()
     except FileNotFoundError as error:
         raise UsageError(
-            f"there is no log at {path}: `metaledger emit` makes it with the first event"
+            f"there is no log at {path}: a relay makes it, or `metaledger emit`; another one is "
+            "named by --ledger or the configuration file"
         ) from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error

@@ -28,7 +28,7 @@ def create(
     """Make the topic: kept for ever, never compacted, with the broker's time."""
     ledger = ledger_of(shell.settings.ledger)
     if not isinstance(ledger, KafkaLedger):
-        raise UsageError("an embedded ledger has no topic: `metaledger emit` makes its file")
+        raise UsageError("an embedded ledger has no topic: its first writer makes its file")
     from metaledger.schemas.log.kafka import create_topic  # noqa: PLC0415 (only where it is used)
 
     given = shell.settings.topic

@@ -54,7 +54,7 @@ def test_a_log_syncs_what_it_takes_and_lets_readers_be(path: Path, log: Embedded
 
 
 def test_opening_makes_no_file(path: Path) -> None:
-    with pytest.raises(UsageError, match="metaledger emit"):
+    with pytest.raises(UsageError, match=r"a relay makes it, or `metaledger emit`.*--ledger"):
         open_embedded_log(path)
     assert not path.exists()
 
