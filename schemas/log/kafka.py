@@ -59,7 +59,8 @@ def create_topic(
             brokers = len(admin.describe_cluster()["brokers"])
             raise UsageError(
                 f"Kafka makes no topic {settings.topic} with {partitions} partitions and "
-                f"{replication} replicas on {brokers} brokers ({type(error).__name__})"
+                f"{replication} replicas on {brokers} brokers ({type(error).__name__}): set "
+                "topic.partitions or topic.replication"
             ) from error
 
 
