@@ -294,7 +294,7 @@ class Transaction:
                 quarantine.c.log_offset == position.offset,
             )
         ).one_or_none()
-        place = f"{position.partition}/{position.offset}"
+        place = f"{position.partition}:{position.offset}"
         if row is None:
             raise UsageError(f"no record at {place} stands in quarantine")
         if row.aggregate_kind is None:

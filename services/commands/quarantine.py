@@ -26,11 +26,21 @@ from metaledger.services.shell import DONE, NO, Shell, add_group, answer_no
 from metaledger.services.terminal import cell, table_of
 from metaledger.services.writing import append
 
+
+def _said(reason: str) -> str:
+    """Refuses an empty reason: the ledger keeps the decision for ever. Raises UsageError."""
+    if not reason.strip():
+        raise UsageError("--reason: say why; it stays in the ledger")
+    return reason
+
+
 Where = Annotated[
     str, typer.Argument(metavar="PARTITION:OFFSET", help="where the record stands in the log")
 ]
 Aggregate = Annotated[str, typer.Argument(metavar="AGGREGATE", help="such as image:ID")]
-Reason = Annotated[str, typer.Option("--reason", help="why; it stays in the ledger")]
+Reason = Annotated[
+    str, typer.Option("--reason", callback=_said, help="why; it stays in the ledger")
+]
 _RECORDS = ("place", "recorded_at", "aggregate", "reason", "error", "skipped_by_event")
 _PARKED = ("aggregate", "since", "events")
 _ON_RECORDS = """

@@ -94,6 +94,7 @@ def test_a_record_is_skipped_by_a_decision_in_the_ledger(metaledger):
         (["show", "0:7"], 1),
         (["show", "here"], 2),
         (["skip", "0:7", "--reason", "x"], 2),
+        (["skip", "0:1", "--reason", " "], 2),
         (["skip", "0:1"], 2),
         (["accept-gap", "image:i-1", "--reason", "x"], 2),
         (["release", "image:i-1"], 2),
