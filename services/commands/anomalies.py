@@ -30,10 +30,14 @@ def anomalies(
     moment = parse_moment(since, "--since")
     with reading(shell.settings.read_model) as connection:
         rows = queries.ledger.anomalies(connection, kind=kind, since=moment)
+        kinds = [] if rows or kind is None else queries.ledger.anomaly_kinds(connection)
 
     def view() -> Views:
         if not rows:
             yield "No anomalies." if kind is None else f"No anomalies of kind {harmless(kind)}."
+            if kinds and kind not in kinds:
+                # A kind that was mistyped is no good news.
+                yield f"There are some of kind {', '.join(kinds)}."
         else:
             yield table_of(COLUMNS, map(for_people, rows))
 

@@ -12,6 +12,8 @@ _ANOMALIES = """
            details, withdrawn_by_event
       FROM anomalies WHERE 1 = 1{filters} ORDER BY occurred_at, kind, anomaly_id"""
 
+_ANOMALY_KINDS = query("SELECT DISTINCT kind FROM anomalies ORDER BY kind")
+
 _QUARANTINE = query("""
     SELECT log_partition, log_offset, aggregate_kind, aggregate_id, event_id, recorded_at, reason,
            error, parks, digest, skipped_by_event
@@ -88,6 +90,11 @@ def anomalies(
     return rows(connection, query(_ANOMALIES.format(filters=filters), *times), **given)
 
 
+def anomaly_kinds(connection: Connection) -> list[str]:
+    """The kinds of which there is an anomaly."""
+    return [row["kind"] for row in rows(connection, _ANOMALY_KINDS)]
+
+
 def quarantine(connection: Connection) -> list[Row]:
     """The records that could not be read, folded or believed."""
     return rows(connection, _QUARANTINE)
@@ -116,7 +123,7 @@ def checkpoints(connection: Connection) -> list[Row]:
 
 
 def streams(connection: Connection) -> list[Row]:
-    """How far each source is, the worst of its partitions, and from which host its relay said so."""
+    """How far each source is, the worst of its partitions, and where its relay runs."""
     return rows(connection, _STREAMS)
 
 

@@ -143,6 +143,8 @@ def test_anomalies_are_found_by_kind_and_time(metaledger):
     kind = ("--kind", "properties_lost_to_purge")
     assert len(metaledger("--json", "anomalies", *kind).document) == 1
     assert metaledger("--json", "anomalies", "--kind", "history_gap").document == []
+    mistyped = metaledger("anomalies", "--kind", "properties-lost").out
+    assert "There are some of kind properties_lost_to_purge." in mistyped
     since = ("--since", "2011-12-08T17:01:00Z")
     assert len(metaledger("--json", "anomalies", *since).document) == 1
     assert metaledger("--json", "anomalies", "--since", "2012-01-01T00:00:00Z").document == []
