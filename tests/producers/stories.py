@@ -263,6 +263,56 @@ def write_skew(shop: Shop) -> list[str]:
     return notes
 
 
+def crossed_reads(shop: Shop) -> list[str]:
+    """Both have read what both change, where who reads keeps others from writing; the database ends
+    one of them.
+    """
+    engine = shop.engine(isolation_level="SERIALIZABLE")
+    met, notes = threading.Barrier(2, timeout=60), list[str]()
+
+    def run() -> None:
+        with noting(notes), engine.connect() as connection:
+            begin_to_read(shop, connection)
+            met.wait()
+            shop.change(connection, "a", "1")
+            connection.commit()
+
+    together(run, run)
+    return sorted(notes)
+
+
+def retried_busy(shop: Shop) -> list[str]:
+    """Another one is writing and it may not wait; oslo.db runs it again where the service says."""
+    notes, engine = list[str](), shop.engine("PRAGMA busy_timeout=0")
+    with shop.service.new_engine().connect() as other:
+        other.exec_driver_sql("BEGIN IMMEDIATE")
+
+        def is_busy(error: Exception) -> bool:
+            notes.append(seen(error))
+            other.rollback()
+            return len(notes) == 1
+
+        @wrap_db_retry(max_retries=5, retry_interval=0.01, exception_checker=is_busy)
+        def run() -> None:
+            with engine.begin() as connection:
+                shop.change(connection, "a", "1")
+                shop.change(connection, "b", "1")
+
+        run()
+    return notes
+
+
+def busy_commit(shop: Shop) -> list[str]:
+    """Another one still reads when it commits; the next transaction finds nobody."""
+    notes, engine = list[str](), shop.engine("PRAGMA busy_timeout=0")
+    for value in ("1", "2"):
+        with shop.service.new_engine().connect() as other, noting(notes), engine.begin() as it:
+            if value == "1":
+                begin_to_read(shop, other)
+            shop.change(it, "a", value)
+    return notes
+
+
 def snapshot_engine(shop: Shop) -> Engine:
     """An engine whose transactions see one state of the database, or fail."""
     match shop.service.engine.dialect.name:
@@ -402,16 +452,23 @@ _OPEN = {
 }
 
 
-# SQLite has one writer and no server that ends a connection; MariaDB checks nothing at the commit.
 _ON: dict[Story, Sequence[ParameterSet]] = {
+    # SQLite has one writer, and no rows are locked: its deadlock is that of `crossed_reads`.
     deadlock: (POSTGRESQL, MARIADB),
     deadlock_beside: (POSTGRESQL, MARIADB),
     retried_deadlock: (POSTGRESQL, MARIADB),
+    # Only SQLite's writers find it busy; the others wait for a row.
+    retried_busy: (SQLITE,),
+    busy_commit: (SQLITE,),
     serialisation_failure: DATABASES,
     overtaken: DATABASES,
+    # Under PostgreSQL's snapshots nobody who reads is in the way; elsewhere they are.
     write_skew: (POSTGRESQL,),
+    crossed_reads: (SQLITE, MARIADB),
     savepoints: DATABASES,
+    # MariaDB checks nothing at the commit: there a commit fails by `lost_with_the_commit` alone.
     failed_commit: (SQLITE, POSTGRESQL),
+    # No server of SQLite's ends a connection.
     lost_connection: (POSTGRESQL, MARIADB),
     lost_before_the_commit: (POSTGRESQL, MARIADB),
     lost_with_the_commit: (POSTGRESQL, MARIADB),
