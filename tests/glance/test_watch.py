@@ -39,7 +39,6 @@ from metaledger.producers.glance import intents
 from metaledger.producers.glance.tables import IMAGES, LOCATIONS, PROPERTIES, TAGS
 from metaledger.producers.tables import METADATA as OUTBOX_TABLES
 from metaledger.producers.watching import settings
-from metaledger.schemas.errors import Unrecorded
 from metaledger.schemas.events import Event
 from metaledger.schemas.image import ImageDeleted, ImageRegistered, Mode
 from metaledger.schemas.meta import Origin
@@ -355,22 +354,6 @@ def test_what_an_error_hid_is_mended_by_the_next_touch(service: Service) -> None
     assert status(service.stock).unrecorded_aggregates == 0
 
 
-def test_strict_fails_the_change_and_leaves_the_connection_clean(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hooked = strict_engine(service, monkeypatch)
-    with hooked.begin() as connection:
-        register(connection, k="v")
-    with broken(service):
-        with pytest.raises(Unrecorded), hooked.begin() as connection:
-            rename(connection, "m")
-        with hooked.connect() as connection:
-            assert connection.scalar(text("SELECT name FROM images")) == "n"
-            connection.commit()
-    assert types(service.events()) == [REGISTERED]
-    hooked.dispose()
-
-
 @pytest.mark.parametrize("strict", [False, True], ids=["swallowing", "strict"])
 @pytest.mark.parametrize(
     "disturbance",
@@ -494,20 +477,6 @@ def test_a_statement_that_names_no_image_is_counted(service: Service) -> None:
     event = service.events()[-1]
     assert event.meta.missed == 1
     assert event.data.attributes == {"name": "m"}  # type: ignore[union-attr]
-
-
-def test_strict_fails_a_statement_that_names_no_image(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hooked = strict_engine(service, monkeypatch)
-    with hooked.begin() as connection:
-        register(connection)
-    computed = select(IMAGES.c.id).scalar_subquery()
-    with pytest.raises(Unrecorded), hooked.begin() as connection:
-        connection.execute(insert(TAGS).values(image_id=computed, value="t", deleted=False))
-    with service.stock.connect() as connection:
-        assert connection.scalar(select(TAGS.c.id)) is None
-    hooked.dispose()
 
 
 def test_a_default_id_that_nobody_can_ask_for_is_counted(service: Service) -> None:
