@@ -2,7 +2,8 @@
 
 The disk is real, and small: a tmpfs, which only root can mount. PostgreSQL's and MariaDB's outbox
 stands on it alone. A SQLite database cannot be parted, and ends a transaction that finds it full:
-to the service that is the error that it would see without us, a little earlier.
+to the service that is the error that it would see without us, a little earlier. All of it holds of
+an emitter and of the plugin.
 """
 
 import shutil
@@ -15,16 +16,17 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from sqlalchemy import Connection, NullPool, event, insert, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event, insert, select, text
 from sqlalchemy.exc import OperationalError
 
 from metaledger.schemas.errors import Unrecorded
 
 from ..conftest import Servers
+from .hooked import SERVICES, Hooked, MakeHooked, choose
 from .kit import MARIADB, POSTGRESQL, SQLITE, Service, changes, draft, on, sqlite_url, told
 from .stories import still_open
 
-EVENTS = 200
+EVENTS, MANY = 200, 20
 SERVERS = pytest.mark.parametrize("cramped", [POSTGRESQL, MARIADB], indirect=True)
 
 
@@ -125,6 +127,38 @@ def changed(service: Service) -> list[str]:
     return [image for image, _ in service.values()]
 
 
+def register_many(shop: Hooked, engine: Engine, turn: int) -> None:
+    """A transaction with many events of the plugin's, in all a little larger than a `change`."""
+    shape, noise = shop.shape, Random(turn)
+    names = [f"{turn:03}-{number:03}" for number in range(MANY)]
+    parts = [
+        {**shop.part_row(it, f"image_{number}"), "value": noise.randbytes(120).hex()}
+        for it in names
+        for number in range(80)
+    ]
+    with engine.begin() as connection:
+        connection.execute(insert(shape.table), [shop.row(it, "0") for it in names])
+        connection.execute(insert(shape.part), parts)
+
+
+def register_until_full(shop: Hooked, engine: Engine) -> None:
+    for turn in range(100):
+        register_many(shop, engine, turn)
+
+
+def registered(shop: Hooked) -> set[str]:
+    """The aggregates that the service has, of those that were made in many."""
+    with shop.service.engine.connect() as connection:
+        key = shop.shape.table.c[shop.shape.key]
+        return {shop.aggregate(it) for it in connection.scalars(select(key)) if "-" in it}
+
+
+def told_of(shop: Hooked) -> set[str]:
+    """The aggregates of which the outbox tells, of those that were made in many."""
+    of_all = {it.meta.aggregate for it in shop.service.waiting()}
+    return {it for it in of_all if "image-" not in it and "-" in it}
+
+
 @SERVERS
 def test_what_the_disk_has_no_room_for_goes_through_and_is_marked(
     cramped: Cramped,
@@ -149,6 +183,63 @@ def test_strict_fails_what_the_disk_has_no_room_for(cramped: Cramped) -> None:
     assert recorded(strict) == changed(strict) != []
     assert strict.status().unrecorded_aggregates == 0
     assert still_open(strict) == 0
+
+
+@SERVICES
+@SERVERS
+def test_the_plugin_marks_what_the_disk_has_no_room_for_and_with_strict_fails_it(
+    cramped: Cramped, hooked: MakeHooked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = cramped.service
+    shop = hooked(service, emits=True)
+    shop.prepare()
+    fill(service)
+    before = service.status().unrecorded_aggregates
+    engine = create_engine(shop.url)
+    choose(monkeypatch, strict=True)
+    strict = create_engine(shop.url)
+    with pytest.raises(Unrecorded):
+        register_until_full(shop, strict)
+    fitted = registered(shop)
+    assert told_of(shop) == fitted
+    assert service.status().unrecorded_aggregates == before
+    assert still_open(service) == 0
+    register_many(shop, engine, 200)
+    assert len(registered(shop)) == len(fitted) + MANY
+    assert told_of(shop) == fitted
+    assert service.status().unrecorded_aggregates == before + MANY
+    assert still_open(service) == 0
+    (cramped.disk / "ballast").unlink()
+    for number, it in enumerate((strict, engine)):
+        register_many(shop, it, 300 + number)
+        it.dispose()
+    assert len(told_of(shop)) == len(fitted) + 2 * MANY
+    assert sum(it.meta.missed for it in service.waiting()) == MANY
+
+
+@SERVICES
+@pytest.mark.parametrize("strict", [False, True], ids=["swallowing", "strict"])
+def test_a_sqlite_database_on_a_full_disk_ends_a_hooked_service_s_transaction(
+    servers: Servers, hooked: MakeHooked, strict: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(monkeypatch, strict=strict)
+    with small_disk(servers, megabytes=6) as disk:
+        service = Service(sqlite_url(disk))
+        changes.metadata.create_all(service.engine)
+        service.install()
+        shop = hooked(service, emits=True)
+        shop.prepare()
+        engine = create_engine(shop.url)
+        with pytest.raises(OperationalError, match="full"):
+            register_until_full(shop, engine)
+        assert told_of(shop) == registered(shop) != set()
+        assert still_open(service) == 0
+        (disk / "ballast").unlink()
+        register_many(shop, engine, 100)
+        assert told_of(shop) == registered(shop)
+        assert service.status().unrecorded_aggregates == 0
+        for it in (engine, *service.engines):
+            it.dispose()
 
 
 @pytest.mark.parametrize("strict", [False, True], ids=["swallowing", "strict"])
