@@ -16,7 +16,17 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from sqlalchemy import Connection, Engine, NullPool, create_engine, event, insert, select, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    NullPool,
+    create_engine,
+    event,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import OperationalError
 
 from metaledger.schemas.errors import Unrecorded
@@ -279,3 +289,36 @@ def test_a_sqlite_database_that_may_not_grow_ends_the_transaction(
     assert recorded(small) == changed(small) != []
     assert small.outbox.failures == 0
     assert still_open(small) == 0
+
+
+@SERVICES
+@pytest.mark.parametrize("strict", [False, True], ids=["swallowing", "strict"])
+@on(SQLITE)
+def test_a_sqlite_database_that_may_not_grow_ends_a_hooked_service_s_transaction(
+    service: Service, hooked: MakeHooked, strict: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a change that is small, of an image whose event is large."""
+    choose(monkeypatch, strict=strict)
+    shop = hooked(service, emits=True)
+    shop.prepare()
+    engine = create_engine(shop.url)
+    event.listen(engine, "connect", lambda driver, _: driver.execute("PRAGMA max_page_count=1000"))
+    register_many(shop, engine, 1)
+    waiting = len(service.waiting())
+    with pytest.raises(OperationalError, match="full") as raised:
+        edit_until_full(shop, engine, "001-000")
+    engine.dispose()
+    assert "metaledger_outbox" in str(raised.value.statement)
+    assert still_open(service) == 0
+    assert len(service.waiting()) - waiting == len(service.values()) != 0
+    assert service.status().unrecorded_aggregates == 0
+
+
+def edit_until_full(shop: Hooked, engine: Engine, image: str) -> None:
+    """Each change has one event."""
+    part = shop.shape.part
+    of_it = (part.c[shop.shape.part_key] == image) & (part.c[shop.shape.part_name] == "image_0")
+    for number in range(1_000):
+        with engine.begin() as connection:
+            connection.execute(update(part).where(of_it).values(value=str(number)))
+            connection.execute(insert(changes), {"image": image, "value": str(number)})
