@@ -3,8 +3,11 @@
 A test asks for `broker`, `postgres`, `postgres_url`, `mariadb_url` or `registry_url` and gets its
 marker by that. The session shares each of these, so they are left running; a test that stops, kills
 or freezes a server asks for `own_broker`, `own_postgres` or `own_mariadb`.
+
+No test reads what an operator of this machine has configured: it would write into a real ledger.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +22,10 @@ from .servers.interface import Broker, MariaDB, Postgres, Server, ServerUnavaila
 from .servers.settings import Settings, from_environment
 
 _S = TypeVar("_S", bound=Server)
+
+for name in [name for name in os.environ if re.match("METALEDGER_(?!TEST_)", name)]:
+    del os.environ[name]
+os.environ["METALEDGER_CONFIG"] = os.devnull
 
 # A law holds however slow the machine is.
 settings.register_profile("metaledger", deadline=None)

@@ -43,9 +43,10 @@ def check(run: Run) -> None:
 def _statuses(folder: Path, seed: int, count: int) -> Counter[str]:
     """How often a command ended with which status. Raises AssertionError with the command line."""
     folder.mkdir()
-    unset = {"METALEDGER_LEDGER_URL", "METALEDGER_READ_MODEL_URL", "METALEDGER_CONFIG"}
+    unset = {"METALEDGER_LEDGER_URL", "METALEDGER_READ_MODEL_URL"}
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     environment |= {
+        "METALEDGER_CONFIG": os.devnull,
         "HOME": str(folder),
         "XDG_CONFIG_HOME": str(folder),
         "XDG_STATE_HOME": str(folder),
