@@ -9,26 +9,51 @@ OS_DATABASE__CONNECTION_PARAMETERS=plugin=metaledger the engine plugin is loaded
 to Nova here is done to the fixtures of its tests: an outbox is installed behind the schema of each
 cell, as `metaledger outbox install` does, and the database is copied before it is thrown away, into
 `FOLDER/<test>@<cell>.sqlite`; what its tests have for notifiers hand each notification on to the
-notification driver, whose spool is `FOLDER/<test>@spool.sqlite`; and each snapshot that their image
-service is given is noted in `FOLDER/<test>@images.sqlite`. Ends with 1 where a test failed.
+notification driver, whose spool is `FOLDER/<test>@spool.sqlite`. What Nova's rows do not say in the
+end is noted: each state of an instance and of its system metadata by triggers, beside
+them; and in `FOLDER/<test>@notes.sqlite` each snapshot that the tests'
+image service is given, each rescue that their hypervisor is told to make, and each id of a compute
+node that Nova has from its file. Ends with 1 where a test failed.
 """
 
+import json
 import logging
 import re
 import sqlite3
 import sys
 import unittest
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 # It has to come before the rest of Nova, which it may patch.
 import nova.tests.functional  # noqa: F401 # isort: skip
+from nova.objects.base import obj_to_primitive
 from nova.tests import fixtures
 from nova.tests.fixtures import conf, notifications
+from nova.virt import fake, node
 
 from metaledger.producers.administration import install
 from metaledger.producers.nova_compute import settings
 from metaledger.producers.nova_compute.driver import NotificationDriver
+
+# What a row was, each time; `n` is their order, and `states` how many of its instance came before.
+# When it archives, Nova passes over tables with such a name.
+SEEN = """
+    CREATE TABLE shadow_seen_instances (
+        n INTEGER PRIMARY KEY, uuid, image_ref, host, compute_id, is_deleted);
+    CREATE TABLE shadow_seen_metadata (
+        n INTEGER PRIMARY KEY, instance_uuid, key, value, is_deleted, states);
+"""
+TRIGGER = """
+    CREATE TRIGGER seen_{table}_{change} AFTER {change} ON {table} BEGIN
+        INSERT INTO {seen} ({names}) VALUES ({values});
+    END;
+"""
+OF_INSTANCES = ("uuid", "image_ref", "host", "compute_id")
+OF_METADATA = ("instance_uuid", "key", "value")
+# Of an image that an instance is rescued from.
+OF_IMAGE = ("disk_format", "container_format", "min_disk", "min_ram")
 
 
 class Result(unittest.TextTestResult):
@@ -47,7 +72,11 @@ def keep_databases(folder: Path) -> None:
 
     def cache_schema(self: Any, connection: str) -> None:
         make(self, connection)
-        install(self._ctxt_mgrs[connection].writer.get_engine())
+        engine = self._ctxt_mgrs[connection].writer.get_engine()
+        install(engine)
+        held = engine.raw_connection()
+        held.driver_connection.executescript(SEEN + "".join(triggers()))
+        held.close()
 
     def cleanup(self: Any) -> None:
         for cell, manager in self._ctxt_mgrs.items():
@@ -92,7 +121,34 @@ def notify(folder: Path) -> None:
     conf.ConfFixture.setUp = setUp
 
 
-def keep_snapshots(folder: Path) -> None:
+def triggers() -> Iterator[str]:
+    """What is seen of instances and their system metadata. A row that is gone is a deleted one."""
+    for change, row, deleted in (
+        ("INSERT", "new", "new.deleted"),
+        ("UPDATE", "new", "new.deleted"),
+        ("DELETE", "old", "old.id"),
+    ):
+        states = f"(SELECT count(*) FROM shadow_seen_instances WHERE uuid = {row}.instance_uuid)"
+        for table, seen, names, more in (
+            ("instances", "shadow_seen_instances", OF_INSTANCES, {}),
+            ("instance_system_metadata", "shadow_seen_metadata", OF_METADATA, {"states": states}),
+        ):
+            values = {name: f"{row}.{name}" for name in names} | {"is_deleted": deleted} | more
+            joined = {"names": ", ".join(values), "values": ", ".join(values.values())}
+            yield TRIGGER.format(table=table, seen=seen, change=change, **joined)
+
+
+def note(folder: Path, table: str, **row: str | None) -> None:
+    """Something that no database of Nova's will say."""
+    names, values = ", ".join(row), ", ".join("?" * len(row))
+    notes = sqlite3.connect(folder / f"{Result.running}@notes.sqlite")
+    with notes:
+        notes.execute(f"CREATE TABLE IF NOT EXISTS {table} ({names})")
+        notes.execute(f"INSERT INTO {table} VALUES ({values})", tuple(row.values()))
+    notes.close()
+
+
+def note_snapshots(folder: Path) -> None:
     """From now on it is noted which snapshots the image service was given: some go again."""
     create = fixtures.GlanceFixture.create
 
@@ -102,24 +158,48 @@ def keep_snapshots(folder: Path) -> None:
         # A resize from cell to cell takes one of its own, and tells nobody of it.
         is_temporary = image.get("name", "").endswith("-resize-temp")
         if "instance_uuid" in properties and not is_temporary:
-            row = (image["id"], properties["instance_uuid"], properties["image_type"])
-            notes = sqlite3.connect(folder / f"{Result.running}@images.sqlite")
-            with notes:
-                notes.execute(
-                    "CREATE TABLE IF NOT EXISTS snapshots (image_id, instance_uuid, image_type)"
-                )
-                notes.execute("INSERT INTO snapshots VALUES (?, ?, ?)", row)
-            notes.close()
+            names = ("instance_uuid", "image_type", "base_image_ref")
+            given = {name: properties.get(name) for name in names}
+            note(folder, "snapshots", image_id=image["id"], **given)
         return image
 
     fixtures.GlanceFixture.create = created
+
+
+def note_rescues(folder: Path) -> None:
+    """From now on it is noted from which image, with which metadata, an instance was rescued."""
+    rescue = fake.FakeDriver.rescue
+
+    def rescued(
+        self: Any, context: Any, instance: Any, network: Any, image: Any, *rest: Any
+    ) -> None:
+        rescue(self, context, instance, network, image, *rest)
+        held = {name: getattr(image, name) for name in OF_IMAGE if image.obj_attr_is_set(name)}
+        held |= obj_to_primitive(image.properties)
+        metadata = json.dumps({f"image_{name}": str(value) for name, value in held.items()})
+        note(folder, "rescues", instance_uuid=instance.uuid, image_id=image.id, metadata=metadata)
+
+    fake.FakeDriver.rescue = rescued
+
+
+def note_ids(folder: Path) -> None:
+    """From now on it is noted which compute node has its id from Nova's file."""
+    original = node.get_local_node_uuid
+
+    def get_local_node_uuid() -> str:
+        found: str = original()
+        note(folder, "local_nodes", uuid=found)
+        return found
+
+    node.get_local_node_uuid = get_local_node_uuid
 
 
 def main() -> int:
     folder, *names = sys.argv[1:]
     keep_databases(Path(folder))
     notify(Path(folder))
-    keep_snapshots(Path(folder))
+    for noting in (note_snapshots, note_rescues, note_ids):
+        noting(Path(folder))
     logging.getLogger().setLevel(logging.ERROR)
     tests = unittest.defaultTestLoader.loadTestsFromNames(
         [f"nova.tests.functional.{name}" for name in names]

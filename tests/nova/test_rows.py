@@ -25,6 +25,7 @@ from metaledger.schemas.instance import (
 
 from ..folds.histories import START, event
 from ..folds.rows import Folding
+from .histories import HISTORIES, broken
 
 UUID = "0b7a4f2e-6d1c-4c3e-9a51-3f0f6f1d2c11"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -156,6 +157,9 @@ def test_a_ledger_that_hears_of_each_transaction_ends_where_nova_is(
     stays = [it for it in tables.rows("instance_locations") if it["valid_to"] is None]
     here = [] if last.deleted or last.host is None else [(last.hypervisor_id, last.host)]
     assert [(it["hypervisor_id"], it["host"]) for it in stays] == here
+    valid_at = {it.meta.event_id: it.meta.occurred_at for it in history}
+    for table in HISTORIES:
+        assert not [*broken(table, tables.rows(table.name), valid_at)]
     kinds = {it["kind"] for it in tables.rows("anomalies")}
     assert "history_gap" not in kinds
     assert "semantics_divergence" not in kinds

@@ -24,10 +24,10 @@ from metaledger.schemas.log.embedded import create_embedded_log
 from ..glance.client import Client
 from ..glance.config import Extra
 from ..glance.conftest import NewGlance
-from ..nova.compare import SPOOL
 from ..nova.environment import nova_environment
 from ..nova.harness import PLUGIN as NOVA_PLUGIN
 from ..nova.harness import run_program
+from ..nova.held import SPOOL
 from ..services.conftest import Result, home, metaledger  # noqa: F401 (fixtures)
 from .conftest import PLUGIN
 

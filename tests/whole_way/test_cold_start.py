@@ -21,9 +21,9 @@ from metaledger.schemas.log.embedded import create_embedded_log
 
 from ..glance.config import Extra
 from ..glance.conftest import NewGlance
-from ..nova.compare import SPOOL
 from ..nova.environment import nova_environment
 from ..nova.harness import run_program
+from ..nova.held import SPOOL
 from ..services.conftest import Result, home, metaledger  # noqa: F401 (fixtures)
 
 pytestmark = [pytest.mark.glance, pytest.mark.nova]
