@@ -15,12 +15,14 @@ from metaledger.producers.tables import METADATA, counters, outbox, relay, sent
 from metaledger.schemas.errors import Unrecorded
 from metaledger.schemas.meta import Meta, Origin
 
-from .hooked import KEPT, SERVICES, Hooked, MakeHooked, choose
+from .hooked import KEPT, SERVICES, Hooked, MakeHooked, choose, nova
 from .kit import Service
 from .stories import IMAGES as IDS
 from .stories import still_open
 
 EVERY_TABLE = pytest.mark.parametrize("table", METADATA.sorted_tables, ids=lambda it: it.name)
+# What a table is to the hook, it is whatever the service.
+ONE_SERVICE = pytest.mark.parametrize("hooked", [nova])
 # Written by the relay alone: a service does without them.
 OF_THE_RELAY = (sent, relay)
 # Above what mending one instance takes.
@@ -72,7 +74,7 @@ def metas(shop: Hooked, image: str) -> list[Meta]:
     return [it.meta for it in shop.service.waiting() if it.meta.aggregate == name]
 
 
-@SERVICES
+@ONE_SERVICE
 @EVERY_TABLE
 def test_strict_fails_a_change_for_a_missing_table_that_it_needs(
     service: Service, hooked: MakeHooked, table: Table, monkeypatch: pytest.MonkeyPatch
@@ -98,7 +100,7 @@ def test_strict_fails_a_change_for_a_missing_table_that_it_needs(
     assert service.status().unrecorded_aggregates == 0
 
 
-@SERVICES
+@ONE_SERVICE
 @EVERY_TABLE
 def test_a_missing_table_leaves_the_service_alone_and_the_miss_is_marked_logged_and_mended(
     service: Service, hooked: MakeHooked, table: Table
