@@ -22,7 +22,7 @@ from metaledger.services.shell import (
 from metaledger.services.terminal import harmless, table, table_of
 
 InstanceUuid = Annotated[str, typer.Argument(metavar="UUID", help="the instance's uuid")]
-_LANDMARKS = ("booted_at", "deleted_at")
+_LANDMARKS = ("booted_at", "boot_told_at", "deleted_at")
 _METADATA = ("key", "authoritative", "stored", "drifted", "in_use")
 _DISKS = ("disk", "state", "backend", "format", "size_bytes")
 

@@ -173,7 +173,9 @@ def test_an_operator_imports_a_cell_and_asks(metaledger: Run, nova: Engine) -> N
         *("image-a", "m1.small", "host-1", "hv-1"),
     )
     assert shown["booted_at"] is None
-    assert shown["boot_told_at"] is not None
+    since = shown["boot_told_at"]
+    then = metaledger("--json", "instance", "show", "i-1", "--as-of", since).document["attributes"]
+    assert then["boot_told_at"] == since
     stored = metaledger("--json", "instance", "metadata", "i-1").document["system_metadata"]
     assert {one["key"]: one["value"] for one in stored} == {
         "image_base_image_ref": "image-a",

@@ -173,7 +173,7 @@ def test_where_it_is_and_what_it_runs_is_shown_as_it_was(metaledger, home):
     def as_of(second):
         return shown("--as-of", f"2026-01-01T00:00:{second:02}Z")
 
-    booted = {"booted_at": "2026-01-01T00:00:01.000000Z"}
+    booted = dict.fromkeys(("booted_at", "boot_told_at"), "2026-01-01T00:00:01.000000Z")
     runs = {"image_ref": "i-1", "flavor": "m1", **booted}
     there = {"hypervisor_id": "h-1", "host": "a"}
     assert as_of(1) == runs
