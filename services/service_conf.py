@@ -54,5 +54,7 @@ def _read(files: Sequence[Path], section: type[dict[str, Any]]) -> RawConfigPars
             with conf.open(encoding="utf-8") as file:
                 parser.read_file(file)
         except (OSError, UnicodeDecodeError, ConfigError) as error:
-            raise UsageError(f"{conf} cannot be read: {' '.join(str(error).split())}") from error
+            # The system's own text names the file once more.
+            why = getattr(error, "strerror", None) or " ".join(str(error).split())
+            raise UsageError(f"{conf} cannot be read: {why}") from error
     return parser

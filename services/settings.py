@@ -224,7 +224,9 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"the configuration file {file} cannot be read: {error}") from error
+        # The system's own text names the file once more.
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"the configuration file {file} cannot be read: {why}") from error
     try:
         given = _members(Settings, raw, "", file.absolute().parent)
     except UsageError as error:

@@ -250,7 +250,8 @@ def test_the_files_of_a_nova_compute_are_read_as_it_reads_them(home, findings):
     assert alone["nova-compute: driver"]["fine"] is False
     assert "guard_command" in alone["nova-compute: [metaledger]"]["text"]
     lacking = findings("--compute-conf", first, "--compute-conf", home / "none.conf")
-    assert "none.conf cannot be read" in lacking["nova-compute: driver"]["text"]
+    said = lacking["nova-compute: driver"]["text"]
+    assert said == f"{home}/none.conf cannot be read: No such file or directory"
 
 
 def test_a_compute_host_needs_no_read_model(metaledger, home, findings):

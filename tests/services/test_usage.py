@@ -57,7 +57,9 @@ def test_global_options_stand_before_a_command_or_behind_it(metaledger):
 def test_a_missing_configuration_is_one_line(metaledger):
     result = metaledger("--config", "nope.toml", "schema", "list")
     assert result.status == 2
-    assert "nope.toml" in result.err
+    assert result.err == (
+        "metaledger: the configuration file nope.toml cannot be read: No such file or directory\n"
+    )
 
 
 def test_a_reader_that_stops_early_is_no_error():
