@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from metaledger.producers import administration
 from metaledger.producers.administration import OutboxStatus
-from metaledger.schemas.errors import MetaledgerError
+from metaledger.schemas.errors import MetaledgerError, UsageError
 from metaledger.schemas.identity import system_clock
 from metaledger.services import health, parts, queries
 from metaledger.services.health import Partition, Problem
@@ -29,6 +29,7 @@ from metaledger.services.terminal import age, harmless, table
 
 T = TypeVar("T")
 _SCREEN_ROWS_MAX = 12
+_MODELS = "metaledger status --read-model sqlite:///FILE|postgresql://…"
 
 
 def register(app: typer.Typer) -> None:
@@ -71,7 +72,7 @@ class _Seen:
             read_model = looking.submit(_model, settings)
             outbox = looking.submit(_outbox, settings) if has_outbox else None
         log = self._found("the ledger", "metaledger doctor", ledger)
-        found = self._found("the read model", "metaledger migrate", read_model)
+        found = self._found("the read model", "metaledger migrate", read_model, wrong=_MODELS)
         model = found or _Model()
         self.streams, self.parked, self.quarantine = model.streams, model.parked, model.quarantine
         self.unjudged = model.unjudged
@@ -83,13 +84,17 @@ class _Seen:
         if outbox is not None:
             self.outbox = self._found("the outbox", "metaledger outbox install", outbox)
 
-    def _found(self, name: str, command: str, looked: Future[T]) -> T | None:
+    def _found(
+        self, name: str, command: str, looked: Future[T], *, wrong: str | None = None
+    ) -> T | None:
+        """`wrong` helps where the URL, or what stands there, could never be it."""
         try:
             return looked.result()
         except MetaledgerError as error:
             self.unreachable = self.unreachable or error.retriable
+            helps = wrong if wrong and isinstance(error, UsageError) else command
             # What only does not answer is not to be made anew.
-            helps = "metaledger doctor" if error.retriable else command
+            helps = "metaledger doctor" if error.retriable else helps
             self.failures.append(Problem(f"{name}: {error}", helps))
             return None
 

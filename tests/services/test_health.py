@@ -179,3 +179,17 @@ def test_status_shows_what_it_can_reach(metaledger):
     assert "the read model" in problem["what"]
     assert problem["help"] == "metaledger doctor"
     assert result.document["partitions"][0]["lag"] is None
+
+
+def test_a_read_model_that_cannot_be_one_is_not_to_be_migrated(metaledger, home):
+    """The command would be refused for the same reason."""
+    (home / "text.db").write_text("no database")
+    for url in ("mysql://u:secret@h/d", "sqlite:///text.db"):
+        result = metaledger("--json", "status", "--read-model", url)
+        [helps] = [
+            one["help"]
+            for one in result.document["problems"]
+            if one["what"].startswith("the read model: ")
+        ]
+        assert helps == "metaledger status --read-model sqlite:///FILE|postgresql://…"
+        assert metaledger("migrate", "--read-model", url).status == 2
