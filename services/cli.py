@@ -10,10 +10,12 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from metaledger.schemas.errors import MetaledgerError
+from metaledger.schemas.errors import MetaledgerError, UsageError
 from metaledger.services.commands import (
     anomalies,
     demo,
@@ -43,9 +45,20 @@ from metaledger.services.terminal import harmless
 
 INTERRUPTED = 130
 INTERNAL = 70
+# In the table of READ_MODEL.md. Typer's hint at what is there, `relay` for `replay`, may do harm.
+_PLANNED = ("replay", "diff", "promote")
+
+
+class _Commands(TyperGroup):
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # type: ignore[explicit-override] # noqa: ANN401 (typer's)
+        if args[0] in _PLANNED and not ctx.resilient_parsing:
+            raise UsageError(f"{args[0]} is planned, and not there yet")
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
     name="metaledger",
+    cls=_Commands,
     callback=global_options,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -88,7 +88,10 @@ def test_a_command_of_the_table_exists_or_is_said_to_be_planned(
     command: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     is_there = cli.run([*command.split(), "--help"]) == 0
-    assert is_there == (command not in PLANNED), capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert is_there == (command not in PLANNED), said
+    # And no likeness to one that is there: `replay` is not to become `relay` at night.
+    assert (said == f"metaledger: {command} is planned, and not there yet\n") != is_there
     assert promised_commands()[command].startswith("planned: ") == (command in PLANNED)
 
 
