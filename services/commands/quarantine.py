@@ -52,6 +52,12 @@ _ON_PARKED = """
 What one waits for: metaledger anomalies
 A number that will never come: metaledger quarantine accept-gap AGGREGATE --reason …
 """
+_STILL = """
+For which of these: metaledger quarantine list
+A record in quarantine: metaledger quarantine show PARTITION:OFFSET
+One never to be folded: metaledger quarantine skip PARTITION:OFFSET --reason …
+A number that will never come: metaledger quarantine accept-gap {aggregate} --reason …
+"""
 # So many bytes tell what a record is; --json has all of them.
 _SHOWN_BYTES = 256
 
@@ -113,6 +119,11 @@ def show(shell: Shell, where: Where) -> int:
 
 def release(shell: Shell, aggregate: Aggregate) -> int:
     """Let what waits for an aggregate have its turn again, in the log's order."""
+    if not all(aggregate.partition(":")):
+        raise UsageError(
+            f"{aggregate} is no aggregate: give KIND:ID, such as image:ID; `metaledger quarantine "
+            "list` has those that wait"
+        )
     settings = shell.settings
     with parts.open_log(settings) as log, parts.open_store(settings) as store:
         rules = Rules(
@@ -125,7 +136,11 @@ def release(shell: Shell, aggregate: Aggregate) -> int:
 
     def view() -> Views:
         yield f"{released.turns:,} records had their turn."
-        yield f"{aggregate} is free." if released.is_free else f"{aggregate} still waits."
+        if released.is_free:
+            yield f"{aggregate} is free."
+        else:
+            yield f"{aggregate} still waits."
+            yield _STILL.format(aggregate=aggregate)
 
     shell.output.answer(
         {"aggregate": aggregate, "turns": released.turns, "is_free": released.is_free}, view

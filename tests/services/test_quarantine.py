@@ -113,3 +113,27 @@ def test_a_decision_names_who_made_it(metaledger, monkeypatch):
     monkeypatch.setenv("USER", "alice")
     metaledger("quarantine", "accept-gap", "image:i-1", "--reason", "lost")
     assert json.loads(metaledger("--json", "events").out)[-1]["meta"]["user_id"] == "alice"
+
+
+@pytest.mark.usefixtures("gap")
+def test_a_release_that_frees_nothing_names_what_may(metaledger):
+    result = metaledger("quarantine", "release", "image:i-1")
+    assert result.status == 1
+    assert "image:i-1 still waits." in result.out
+    for helps in (
+        "metaledger quarantine show PARTITION:OFFSET",
+        "metaledger quarantine skip PARTITION:OFFSET --reason …",
+        "metaledger quarantine accept-gap image:i-1 --reason …",
+    ):
+        assert helps in result.out
+
+
+@pytest.mark.usefixtures("gap")
+@pytest.mark.parametrize("bare", ["i-1", "image:", ":i-1"])
+def test_an_aggregate_without_its_kind_is_asked_for_it(metaledger, bare):
+    result = metaledger("quarantine", "release", bare)
+    assert result.status == 2
+    assert result.err == (
+        f"metaledger: {bare} is no aggregate: give KIND:ID, such as image:ID; `metaledger "
+        "quarantine list` has those that wait\n"
+    )
