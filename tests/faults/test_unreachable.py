@@ -97,15 +97,15 @@ def assert_unreachable(result):
 
 @pytest.mark.parametrize("command", OF_THE_MODEL, ids=words)
 def test_without_its_database_a_command_is_one_line(metaledger, configured, command):
-    metaledger("emit", SCENARIO)
+    assert metaledger("emit", SCENARIO).status == 0
     assert_unreachable(metaledger(*configured, "--read-model", DATABASE, *command))
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("command", OF_THE_LOG, ids=words)
 def test_without_its_broker_a_command_is_one_line(metaledger, configured, command):
-    metaledger("emit", SCENARIO)
-    metaledger("project")
+    assert metaledger("emit", SCENARIO).status == 0
+    assert metaledger("project").status == 0
     assert_unreachable(metaledger(*configured, "--ledger", BROKER, *command))
 
 
@@ -118,8 +118,8 @@ def test_without_the_services_database_a_command_is_one_line(metaledger, configu
 def test_without_the_database_of_a_cold_start_a_command_is_one_line(
     metaledger, configured, command
 ):
-    metaledger("emit", SCENARIO)
-    metaledger("project")
+    assert metaledger("emit", SCENARIO).status == 0
+    assert metaledger("project").status == 0
     assert_unreachable(metaledger(*configured, *command, DATABASE))
 
 

@@ -105,9 +105,9 @@ def test_an_operator_imports_and_asks(metaledger: Run, glance: Engine) -> None:
 
 
 def test_reconcile_answers_no_shows_and_mends(metaledger: Run, glance: Engine) -> None:
-    metaledger("import", "glance", URL)
+    assert metaledger("import", "glance", URL).status == 0
     relay(glance)
-    metaledger("project")
+    assert metaledger("project").status == 0
     same = metaledger("reconcile", "glance", URL)
     assert (same.status, same.err) == (0, "")
     assert "2 compared: 0 differ" in same.out
@@ -132,7 +132,7 @@ def test_reconcile_answers_no_shows_and_mends(metaledger: Run, glance: Engine) -
     flying = metaledger("--json", "reconcile", "glance", URL).document
     assert (flying["differing"], list(flying["left_out"].values())) == (0, [1])
     relay(glance)
-    metaledger("project")
+    assert metaledger("project").status == 0
     after = metaledger("--json", "reconcile", "glance", URL)
     assert (after.status, after.document["compared"]) == (0, 2)
 
@@ -140,16 +140,16 @@ def test_reconcile_answers_no_shows_and_mends(metaledger: Run, glance: Engine) -
 def test_a_mend_that_leaves_something_unrecorded_answers_no(
     metaledger: Run, glance: Engine
 ) -> None:
-    metaledger("import", "glance", URL)
+    assert metaledger("import", "glance", URL).status == 0
     relay(glance)
-    metaledger("project")
+    assert metaledger("project").status == 0
     put_image(glance, "c")
-    metaledger("import", "glance", URL)
+    assert metaledger("import", "glance", URL).status == 0
     assert metaledger("outbox", "reseed", URL).status == 0
     waits = metaledger("--json", "reconcile", "glance", URL, "--mend")
     assert (waits.status, waits.document["settled"], waits.document["unrecorded"]) == (1, 2, 1)
     relay(glance)
-    metaledger("project")
+    assert metaledger("project").status == 0
     done = metaledger("--json", "reconcile", "glance", URL, "--mend")
     assert (done.status, done.document["settled"], done.document["unrecorded"]) == (0, 1, 0)
 
@@ -195,9 +195,9 @@ def test_an_operator_imports_a_cell_and_asks(metaledger: Run, nova: Engine) -> N
 
 
 def test_reconcile_mends_a_cell(metaledger: Run, nova: Engine) -> None:
-    metaledger("import", "nova", CELL)
+    assert metaledger("import", "nova", CELL).status == 0
     relay(nova)
-    metaledger("project")
+    assert metaledger("project").status == 0
     same = metaledger("reconcile", "nova", CELL)
     assert (same.status, same.err) == (0, "")
     assert "6 compared: 0 differ" in same.out
@@ -228,7 +228,7 @@ def test_reconcile_mends_a_cell(metaledger: Run, nova: Engine) -> None:
     mended = metaledger("--json", "reconcile", "nova", CELL, "--mend")
     assert (mended.status, mended.document["mended"]) == (0, 2)
     relay(nova)
-    metaledger("project")
+    assert metaledger("project").status == 0
     after = metaledger("--json", "reconcile", "nova", CELL)
     assert (after.status, after.document["compared"], after.document["differing"]) == (0, 7, 0)
     assert metaledger("--json", "anomalies").document == []
@@ -285,9 +285,9 @@ def test_of_many_differences_some_are_shown_and_all_counted(
 
 
 def test_what_is_absent_has_no_member(metaledger: Run, glance: Engine) -> None:
-    metaledger("import", "glance", URL)
+    assert metaledger("import", "glance", URL).status == 0
     relay(glance)
-    metaledger("project")
+    assert metaledger("project").status == 0
     with glance.begin() as connection:
         added = {"image_id": "a", "name": "null", "value": None, "deleted": False}
         connection.execute(insert(PROPERTIES), added)
@@ -300,7 +300,7 @@ def test_what_cannot_be_done_is_said_in_a_line(
     metaledger: Run, glance: Engine, command: str
 ) -> None:
     relay(glance)
-    metaledger("project")
+    assert metaledger("project").status == 0
     other = create_engine("sqlite:///other.sqlite")
     install(other)
     bare = create_engine("sqlite:///bare.sqlite")
@@ -326,11 +326,11 @@ def test_what_cannot_be_done_is_said_in_a_line(
 
 
 def test_reconcile_refuses_the_read_model_of_another_log(metaledger: Run, glance: Engine) -> None:
-    metaledger("import", "glance", URL)
+    assert metaledger("import", "glance", URL).status == 0
     relay(glance)
     with create_engine(URL).begin() as connection:
         connection.exec_driver_sql("UPDATE metaledger_relay SET topic_id = 'another'")
-    metaledger("project")
+    assert metaledger("project").status == 0
     refused = metaledger("reconcile", "glance", URL)
     assert refused.status == 2
     assert "name the right read model" in refused.err
