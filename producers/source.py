@@ -89,8 +89,8 @@ def require_service(engine: Engine, service: str, kinds: Sequence[Kind[Any]]) ->
         missing = {table for kind in kinds for table in kind.tables} - there
         if missing:
             raise UsageError(
-                f"this is no database of {service}: it has no table {min(missing)}; give the URL "
-                f"that stands in {service}'s own configuration, [database] connection"
+                f"this is no database of {service}: it has no table {min(missing)}; its URL "
+                f"stands in {service}'s own configuration, [database] connection"
             )
         require_installed(connection)
         read_stream(connection)

@@ -259,7 +259,7 @@ def _hooked(settings: Settings, service: str, files: Sequence[Path]) -> Iterator
         {
             f"{service}: plugin": _plugin,
             f"{service}: [metaledger]": lambda conf: _hook_settings(settings, conf),
-            f"{service}: outbox": _hook_outbox,
+            f"{service}: outbox": lambda conf: _hook_outbox(settings, service, conf),
         },
     )
 
@@ -343,15 +343,12 @@ def _hook_settings(settings: Settings, conf: ServiceConf) -> str:
     return f"agrees with these settings{', strict' if strict else ''}"
 
 
-def _hook_outbox(conf: ServiceConf) -> str:
+def _hook_outbox(settings: Settings, service: str, conf: ServiceConf) -> str:
     url = conf.get("database", "connection")
     if not url:
         raise UsageError(f"{conf.name} has no [database] connection")
-    engine = parts.open_outbox(url.partition("?")[0])
-    try:
+    with parts.service_database(settings, service, url.partition("?")[0]) as (engine, _):
         found = administration.status(engine)
-    finally:
-        engine.dispose()
     return (
         f"stream {found.stream_id} in {redacted(url)}, {found.rows_waiting:,} events wait"
         f"{_lacking(found)}"

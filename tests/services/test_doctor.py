@@ -2,7 +2,11 @@ import re
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import create_engine
 
+from metaledger.producers.administration import install
+from metaledger.producers.glance.tables import IMAGES
+from metaledger.producers.nova.tables import INSTANCES
 from metaledger.producers.settings import ProducerSettings
 from metaledger.producers.spool import Spool
 from metaledger.schemas.identity import system_clock
@@ -17,25 +21,37 @@ debug = true
 debug = false
 bind_port = %(nothing)s
 [database]
-connection = sqlite:///{home}/glance.db
+connection = sqlite:///{home}/{service}.db
 {parameters}
 [metaledger]
 {settings}
 """
 
 
-@pytest.fixture
-def glance(metaledger, home):
-    """Writes a service's configuration, Glance's or Nova's; its database has an outbox."""
-    (home / "glance.db").touch()
-    assert metaledger("outbox", "install", f"sqlite:///{home}/glance.db").status == 0
+def hooked(home, service, tables):
+    """Writes a service's configuration; its database has its tables and an outbox."""
+    engine = create_engine(f"sqlite:///{home}/{service}.db")
+    tables.create_all(engine)
+    install(engine)
+    engine.dispose()
 
     def write(parameters="connection_parameters = plugin=metaledger", settings=""):
-        conf = home / "glance-api.conf"
-        conf.write_text(CONF.format(home=home, parameters=parameters, settings=settings))
+        conf = home / f"{service}.conf"
+        given = {"parameters": parameters, "settings": settings}
+        conf.write_text(CONF.format(home=home, service=service, **given))
         return conf
 
     return write
+
+
+@pytest.fixture
+def glance(home):
+    return hooked(home, "glance", IMAGES.metadata)
+
+
+@pytest.fixture
+def nova(home):
+    return hooked(home, "nova", INSTANCES.metadata)
 
 
 @pytest.fixture
@@ -199,12 +215,22 @@ def test_what_is_wrong_with_a_hooked_glance_is_found(
     assert text in found["text"]
 
 
-def test_a_hooked_nova_is_looked_at_as_glance_is(glance, findings):
-    found = findings("--nova-conf", glance())
+def test_a_hooked_nova_is_looked_at_as_glance_is(nova, findings):
+    found = findings("--nova-conf", nova())
     assert [found[f"nova: {it}"]["fine"] for it in ("plugin", "[metaledger]", "outbox")] == [
         True
     ] * 3
-    assert findings("--nova-conf", glance(parameters=""))["nova: plugin"]["fine"] is False
+    assert findings("--nova-conf", nova(parameters=""))["nova: plugin"]["fine"] is False
+
+
+def test_the_configuration_of_another_service_is_found(glance, nova, findings):
+    found = findings("--glance-conf", nova(), "--nova-conf", glance())
+    for service, table in (("glance", "image_locations"), ("nova", "compute_nodes")):
+        assert found[f"{service}: outbox"]["fine"] is False
+        assert found[f"{service}: outbox"]["text"] == (
+            f"this is no database of {service}: it has no table {table}; its URL stands in "
+            f"{service}'s own configuration, [database] connection"
+        )
 
 
 def test_a_hooked_nova_compute_is_looked_at(home, findings):
@@ -283,4 +309,7 @@ def test_the_plugin_is_found_beside_others(glance, findings, parameters):
 def test_a_glance_without_an_outbox_is_found(home, glance, findings):
     conf = glance()
     (home / "glance.db").write_bytes(b"")
+    engine = create_engine(f"sqlite:///{home}/glance.db")
+    IMAGES.metadata.create_all(engine)
+    engine.dispose()
     assert "outbox install" in findings("--glance-conf", conf)["glance: outbox"]["text"]
