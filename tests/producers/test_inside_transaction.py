@@ -5,7 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
-from sqlalchemy import Engine, QueuePool, bindparam, event, insert, select, text, update
+from sqlalchemy import (
+    Engine,
+    QueuePool,
+    bindparam,
+    create_engine,
+    event,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
@@ -334,6 +344,29 @@ def test_a_busy_database_goes_up_unchanged(service: Service) -> None:
             service.emitter.emit(connection, [draft("a")])
     assert not isinstance(raised.value, Unrecorded)
     assert service.outbox.failures == 0
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [("timeout=0", "SQLITE_BUSY"), ("cache=shared", "SQLITE_LOCKED_SHAREDCACHE")],
+)
+@on(SQLITE)
+def test_a_database_that_is_busy_behind_the_savepoint_goes_up_unchanged(
+    service: Service, options: str, code: str, strict: bool
+) -> None:
+    """The transaction has begun as one that reads, so that our own statement is what waits."""
+    url = f"sqlite:///file:{service.engine.url.database}?uri=true&{options}"
+    hooked = service.with_settings(strict=strict)
+    engine = hooked.listened(create_engine(url))
+    with engine.begin() as other, engine.connect() as connection:
+        hooked.outbox.lock(other, ["image:a"])
+        connection.exec_driver_sql("BEGIN")
+        hooked.emitter.emit(connection, [draft("a")])
+        with pytest.raises(DBAPIError) as raised:
+            connection.commit()
+    assert seen(raised.value) == f"OperationalError: {code}"
+    assert hooked.outbox.failures == 0
 
 
 @on(POSTGRESQL)
