@@ -191,13 +191,17 @@ def _create_generation(connection: Connection, generation: int) -> None:
 def _view_statements(connection: Connection, view: View, schema: str | None) -> Iterator[str]:
     quote = connection.dialect.identifier_preparer.quote
     name = quote(view.name) if schema is None else f"{schema}.{quote(view.name)}"
-    body = view.select.compile(
-        # This style alone leaves percent signs as they are.
-        dialect=type(connection.dialect)(paramstyle="named"),  # type: ignore[call-arg]
-        schema_translate_map=connection.get_execution_options()["schema_translate_map"],
-        render_schema_translate=True,
-        compile_kwargs={"literal_binds": True},
-    )
+    # This style alone leaves percent signs as they are.
+    dialect = type(connection.dialect)(paramstyle="named")  # type: ignore[call-arg]
+    placed = {
+        "schema_translate_map": connection.get_execution_options()["schema_translate_map"],
+        "render_schema_translate": True,
+    }
+    if schema is None:
+        # The map would name SQLite's `main`, and whoever attaches the file calls it otherwise.
+        dialect.identifier_preparer.schema_for_object = lambda _table: ""
+        placed = {}
+    body = view.select.compile(dialect=dialect, compile_kwargs={"literal_binds": True}, **placed)
     yield f"CREATE VIEW {name} AS {body}"
     if schema is not None:
         yield from _comments(connection, name, view.comment, view.columns)

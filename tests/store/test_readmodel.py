@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,17 @@ def test_every_view_and_its_columns_have_comments(view) -> None:
     assert view.comment
     assert list(view.columns) == list(view.select.selected_columns.keys())
     assert all(view.columns.values())
+
+
+@pytest.mark.parametrize("place", BACKENDS[:1], indirect=True)
+def test_every_view_answers_in_a_file_that_is_attached_by_another_name(url: str) -> None:
+    with engine_of(url) as engine:
+        migrate(engine)
+        path = engine.url.database
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("ATTACH ? AS ledger", (path,))
+        for view in VIEWS:
+            assert connection.execute(f"SELECT * FROM ledger.{view.name}").fetchall() == []
 
 
 @pytest.mark.parametrize("place", BACKENDS[1:], indirect=True)
