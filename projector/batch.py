@@ -10,6 +10,8 @@ nothing. Per aggregate (RELIABILITY.md, "Projector"):
 - An operator's decision acts when it arrives, although the aggregate is parked; its event waits for
   its turn like all others.
 - The same bytes as those of a quarantined record are a repeat of it.
+- A record without a key goes to quarantine alone, and what is decided about it is admitted and does
+  nothing here: it stands in another partition (`quarantined_records` finds it).
 """
 
 from collections.abc import Mapping

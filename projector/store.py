@@ -44,6 +44,7 @@ from metaledger.projector.readmodel import check
 from metaledger.projector.rows import Change, Key, Values
 from metaledger.projector.stored import States, state_values, stored_record
 from metaledger.schemas.errors import Fenced, LogRefused, UsageError
+from metaledger.schemas.ledger import record_aggregate
 from metaledger.schemas.log import LogRecord, Position
 from metaledger.schemas.tables import SHARED_TABLES, TABLES
 from metaledger.schemas.tables.ledger import (
@@ -54,6 +55,7 @@ from metaledger.schemas.tables.ledger import (
     parked_events,
     quarantine,
     quarantined_bytes,
+    quarantined_records,
     read_model,
 )
 
@@ -287,20 +289,23 @@ class Transaction:
         return [stored_record(row) for row in self._connection.execute(statement).mappings()]
 
     def quarantined_at(self, position: Position) -> str:
-        """The aggregate of an open record in quarantine. Raises UsageError where there is none."""
+        """The aggregate on which a decision about an open record in quarantine stands. Raises
+        UsageError where there is no such record.
+        """
+        records = quarantined_records.select.subquery()
         row = self._connection.execute(
-            select(quarantine).where(
-                quarantine.c.log_partition == position.partition,
-                quarantine.c.log_offset == position.offset,
+            select(records).where(
+                records.c.log_partition == position.partition,
+                records.c.log_offset == position.offset,
             )
         ).one_or_none()
         place = f"{position.partition}:{position.offset}"
         if row is None:
             raise UsageError(f"no record at {place} stands in quarantine")
-        if row.aggregate_kind is None:
-            raise UsageError(f"the record at {place} has no key: it holds nothing up")
         if row.skipped_by_event is not None:
             raise UsageError(f"the record at {place} was skipped by event {row.skipped_by_event}")
+        if row.aggregate_kind is None:
+            return record_aggregate(self.topic_id(), position.partition, position.offset)
         return f"{row.aggregate_kind}:{row.aggregate_id}"
 
     def is_marked(self) -> bool:

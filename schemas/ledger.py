@@ -1,11 +1,19 @@
 """The events of the ledger itself: the progress of its sources, and what operators decided.
 
 Decisions are events, so that a replay comes to the same end (EVENTS.md, "Of the ledger itself").
-They stand on the aggregate that waits, and act at once although that aggregate is parked.
+They stand on the aggregate that waits, and act at once although that aggregate is parked. A record
+without a readable key is an aggregate of its own, which has such decisions and nothing else.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
+
+RECORD_KIND = "record"
+
+
+def record_aggregate(topic_id: str, log_partition: int, log_offset: int) -> str:
+    """The aggregate that a record without a readable key is."""
+    return f"{RECORD_KIND}:{topic_id}/{log_partition}/{log_offset}"
 
 
 class _OfAnyAggregate:

@@ -23,7 +23,7 @@ ALLOW, where all of this holds:
 4. No `hypervisor_duplicate` is open for either of the two hypervisors, and none is still to be
    judged.
 5. Nothing of the instance or of either hypervisor is parked or in quarantine, and since the
-   evacuation no record went there whose key nobody could read.
+   evacuation no record went there whose key nobody could read. What an operator skipped is settled.
 6. The read model is of this log, and has reached the end that the log had when the question came.
 7. Every source that may place instances has reported for all partitions, lately, with nothing
    unsent and nothing unrecorded. These are the sources that the settings name, else all that ever
@@ -122,7 +122,7 @@ class Facts:
     `duplicates` are the hypervisors that an open anomaly of that kind names, `unjudged` those of
     which one is still to be judged; `waiting` the aggregates that are parked or have a record in
     quarantine, and `nameless_at` when the log took the last record in quarantine whose key cannot
-    be read.
+    be read and that nobody skipped.
     """
 
     now: datetime

@@ -1,19 +1,25 @@
 """The tables that every aggregate shares: events, anomalies, what waits, how far everything is."""
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Index,
     Integer,
     LargeBinary,
     Table,
     Text,
     UniqueConstraint,
+    case,
+    cast,
     select,
     text,
 )
 
+from metaledger.schemas.ledger import RECORD_KIND, RecordSkipped
 from metaledger.schemas.tables.base import (
     CHANGES_IN_PLACE,
     METADATA,
@@ -124,7 +130,12 @@ quarantine = Table(
     Column("error", Text, nullable=False, comment="What is wrong with it, in one sentence."),
     Column("parks", Boolean, nullable=False, comment="Whether its aggregate waits behind it."),
     Column("digest", Text, nullable=False, comment="The SHA-256 of the bytes, in hex."),
-    Column("skipped_by_event", Text, comment="The RecordSkipped that settled it; null: open."),
+    Column(
+        "skipped_by_event",
+        Text,
+        comment="The RecordSkipped that settled it; null: open, or without a key, of which "
+        "quarantined_records tells.",
+    ),
     Index(None, "aggregate_kind", "aggregate_id"),
     comment="Records that could not be read, folded or believed; bytes: quarantined_bytes.",
 )
@@ -244,6 +255,56 @@ TABLES: tuple[Table, ...] = (
     aggregate_states,
     marks,
 )
+
+
+def _record_id(*parts: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The bare id of `record_aggregate`, of topic, partition and offset as text."""
+    topic_id, partition, offset = parts
+    return topic_id + "/" + partition + "/" + offset
+
+
+_told = ledger_events.c.data
+# A decision about a record without a key stands in any partition, and is projected before or after
+# the record: so it is looked for when somebody asks, and never written into the record's row.
+_skipped_without_key = (
+    select(ledger_events.c.event_id)
+    .where(
+        ledger_events.c.aggregate_kind == RECORD_KIND,
+        ledger_events.c.aggregate_id
+        == _record_id(
+            read_model.c.topic_id,
+            cast(quarantine.c.log_partition, Text),
+            cast(quarantine.c.log_offset, Text),
+        ),
+        ledger_events.c.event_type == RecordSkipped.__name__,
+        # And not one about a record that bears this aggregate's name as its key.
+        ledger_events.c.aggregate_id
+        == _record_id(
+            *(_told[name].as_string() for name in ("topic_id", "log_partition", "log_offset"))
+        ),
+    )
+    .order_by(ledger_events.c.log_partition, ledger_events.c.log_offset)
+    .limit(1)
+    .correlate(quarantine)
+    .scalar_subquery()
+)
+
+quarantined_records = View(
+    name="quarantined_records",
+    comment="The records in quarantine, each with the decision that settled it, if there is one.",
+    columns={
+        **{column.name: column.comment or "" for column in quarantine.columns},
+        "skipped_by_event": "The RecordSkipped that settled it; null: open.",
+    },
+    select=select(
+        *(column for column in quarantine.columns if column.name != "skipped_by_event"),
+        case(
+            (quarantine.c.aggregate_kind.is_(None), _skipped_without_key),
+            else_=quarantine.c.skipped_by_event,
+        ).label("skipped_by_event"),
+    ),
+)
+
 parked_aggregates = View(
     name="parked_aggregates",
     comment="The aggregates that wait, and what for; the records that wait: parked_events.",
@@ -283,4 +344,4 @@ unjudged_aggregates = View(
     ),
 )
 
-VIEWS: tuple[View, ...] = (parked_aggregates, unjudged_aggregates)
+VIEWS: tuple[View, ...] = (quarantined_records, parked_aggregates, unjudged_aggregates)

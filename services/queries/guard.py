@@ -54,7 +54,7 @@ _WAITING = _among(
     """
     SELECT aggregate FROM parked_aggregates WHERE aggregate IN :aggregates
      UNION
-    SELECT aggregate_kind || ':' || aggregate_id FROM quarantine
+    SELECT aggregate_kind || ':' || aggregate_id FROM quarantined_records
      WHERE skipped_by_event IS NULL
        AND (aggregate_kind = 'instance' AND aggregate_id IN :uuids
             OR aggregate_kind = 'hypervisor' AND aggregate_id IN :ids)""",
@@ -64,7 +64,7 @@ _WAITING = _among(
 )
 
 _NAMELESS = query(
-    "SELECT max(recorded_at) AS recorded_at FROM quarantine"
+    "SELECT max(recorded_at) AS recorded_at FROM quarantined_records"
     " WHERE aggregate_kind IS NULL AND skipped_by_event IS NULL"
 )
 

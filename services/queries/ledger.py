@@ -17,13 +17,13 @@ _ANOMALY_KINDS = query("SELECT DISTINCT kind FROM anomalies ORDER BY kind")
 _QUARANTINE = query("""
     SELECT log_partition, log_offset, aggregate_kind, aggregate_id, event_id, recorded_at, reason,
            error, parks, digest, skipped_by_event
-      FROM quarantine ORDER BY recorded_at, log_partition, log_offset""")
+      FROM quarantined_records ORDER BY recorded_at, log_partition, log_offset""")
 
 _QUARANTINED = query("""
     SELECT log_partition, log_offset, q.aggregate_kind, q.aggregate_id, q.event_id,
            q.stream_id, q.epoch, q.stream_seq, q.recorded_at, q.reason, q.error, q.parks,
            q.skipped_by_event, b.value, b.sha256
-      FROM quarantine q
+      FROM quarantined_records q
       JOIN quarantined_bytes b USING (log_partition, log_offset)
      WHERE q.log_partition = :log_partition AND q.log_offset = :log_offset""")
 

@@ -278,7 +278,14 @@ EMPTY: Mapping[str, str] = {
     ),
     **dict.fromkeys(("disks", "disk_layout_history"), _DISKS),
     **dict.fromkeys(
-        ("quarantine", "quarantined_bytes", "parked_events", "parked_aggregates"), _READABLE
+        (
+            "quarantine",
+            "quarantined_records",
+            "quarantined_bytes",
+            "parked_events",
+            "parked_aggregates",
+        ),
+        _READABLE,
     ),
     "streams": "no relay reports how far it is",
     "unjudged_aggregates": "nobody is waited for where no relay reports",

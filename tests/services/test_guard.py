@@ -12,6 +12,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from kafka import KafkaProducer
 from sqlalchemy import Engine, event, text
 
 from metaledger.producers.settings import ProducerSettings
@@ -19,6 +20,8 @@ from metaledger.producers.spool import Spool
 from metaledger.producers.verdicts import judge
 from metaledger.projector.database import connect
 from metaledger.schemas.jsonform import parse_line
+from metaledger.schemas.ledger import record_aggregate
+from metaledger.schemas.log.topic import partition_of
 
 from .samples import HOSTNAME_CHANGE, SCENARIO_HYPERVISOR, file_of, line, registered, updated
 from .waiting import wait_for
@@ -372,11 +375,7 @@ def test_a_list_that_is_too_long_is_refused_as_a_whole(metaledger, home):
 
 @pytest.mark.usefixtures("embedded")
 def test_a_record_without_a_readable_key_may_be_about_it(metaledger, home):
-    metaledger("emit", file_of(home / "more.jsonl", registered()))
-    with sqlite3.connect(home / "metaledger.db") as log:
-        log.execute("DROP TRIGGER records_no_update")
-        log.execute("UPDATE records SET aggregate = NULL WHERE offset = 6")
-    log.close()
+    keyless(metaledger, home, None)
     metaledger("project")
     assert len(metaledger("--json", "quarantine", "list").document["quarantine"]) == 1
     assert offline(metaledger) == "UNKNOWN"
@@ -389,6 +388,64 @@ def test_a_record_without_a_readable_key_may_be_about_it(metaledger, home):
     }
     told(metaledger, home, moved(**there), moved("EVACUATION", **again))
     assert offline(metaledger) == "ALLOW"
+
+
+def test_a_record_without_a_readable_key_is_settled_by_an_operator(metaledger, home, installation):
+    places = keyless(metaledger, home, installation)
+    metaledger("project")
+    assert metaledger("status").status == 1
+    for place in places:
+        assert offline(metaledger) == "UNKNOWN"
+        assert metaledger("quarantine", "skip", place, "--reason", "not ours").status == 0
+        metaledger("project")
+    assert offline(metaledger) == "ALLOW"
+    assert metaledger("project").status == 0
+    status = metaledger("--json", "status")
+    assert (status.status, status.document["quarantine"]) == (0, [])
+    decisions = {
+        "{log_partition}:{log_offset}".format(**event["data"]): event["meta"]["event_id"]
+        for event in metaledger("--json", "events").document
+        # What cannot be read has none.
+        if event.get("type") == "RecordSkipped"
+    }
+    assert list(decisions) == places
+    listed = metaledger("--json", "quarantine", "list").document
+    assert {row["place"]: row["skipped_by_event"] for row in listed["quarantine"]} == decisions
+    assert listed["parked"] == []
+    shown = metaledger("--json", "quarantine", "show", places[0]).document
+    assert shown["skipped_by_event"] == decisions[places[0]]
+    again = metaledger("quarantine", "skip", places[0], "--reason", "x")
+    assert again.status == 2
+    assert f"was skipped by event {decisions[places[0]]}" in again.err
+    anew = ("--read-model", f"sqlite:///{home}/anew.db")
+    assert metaledger(*anew, "project").status == 0
+    assert metaledger(*anew, "--json", "quarantine", "list").document == listed
+    assert metaledger(*anew, "status").status == 0
+    assert offline(metaledger, EVACUATED, *anew) == "ALLOW"
+
+
+def keyless(metaledger, home, topic):
+    """Appends what has no key that can be read; gives its places, as `quarantine` takes them. In a
+    topic of two partitions it is in the first, and the decision about the last in the second.
+    """
+    if topic is None:
+        metaledger("emit", file_of(home / "more.jsonl", registered()))
+        with sqlite3.connect(home / "metaledger.db") as log:
+            log.execute("DROP TRIGGER records_no_update")
+            log.execute("UPDATE records SET aggregate = NULL WHERE offset = 6")
+        log.close()
+        return ["0:6"]
+    found = metaledger("--json", "sql", "SELECT topic_id FROM read_model").document
+    [[topic_id]] = found["rows"]
+    bootstrap, _, name = topic.removeprefix("kafka://").partition("/")
+    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    places = []
+    while True:
+        sent = producer.send(name, key=b"\xff\xfe", value=b"x", partition=0).get(30)
+        places.append(f"0:{sent.offset}")
+        if partition_of(record_aggregate(topic_id, 0, sent.offset).encode(), 2) == 1:
+            producer.close()
+            return places
 
 
 @pytest.mark.usefixtures("embedded")
