@@ -6,9 +6,8 @@ to them; an error of SQLite becomes one clear sentence of ours.
 
 import os
 import sqlite3
-import stat
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -107,29 +106,14 @@ def _sync_folder(folder: Path) -> None:
 
 
 def check_head(path: Path) -> None:
-    """Looks at the file's head before SQLite may write.
+    """Looks at the first bytes (https://www.sqlite.org/fileformat.html) before SQLite may write.
 
-    SQLite itself looks, as into a file that never changes: it takes no lock, makes no file, and,
-    where this process has the log open, it keeps the descriptor until the others are done with
-    their locks, which POSIX drops when any descriptor of the file is closed
-    (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    For a file that this process has not open: POSIX drops all of a process's locks on a file when
+    it closes any descriptor of it (https://www.sqlite.org/howtocorrupt.html, 2.2).
     """
-    _check_is_file(path)
     try:
-        application_id, version = _head(path)
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN:
-            raise UsageError(f"{path} cannot be read ({error})") from error
-        raise LogRefused(f"{path} is no SQLite file, and so no Metaledger log") from error
-    if application_id != APPLICATION_ID:
-        raise LogRefused(f"{path} is a SQLite file of something else: it is no Metaledger log")
-    if version != FORMAT:
-        raise LogRefused(f"{path} has format {version} and this build reads {FORMAT}: upgrade it")
-
-
-def _check_is_file(path: Path) -> None:
-    try:
-        found = path.stat()
+        with path.open("rb") as file:
+            head = file.read(100)
     except FileNotFoundError as error:
         raise UsageError(
             f"there is no log at {path}: a relay makes it, or `metaledger emit`; another one is "
@@ -137,19 +121,14 @@ def _check_is_file(path: Path) -> None:
         ) from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise UsageError(f"{path} cannot be read: it is no file")
-    if not found.st_size:
+    if not head:
         raise LogRefused(f"{path} is empty: it is no Metaledger log")
-
-
-def _head(path: Path) -> tuple[int, int]:
-    """The file's application id and format. Raises sqlite3.DatabaseError."""
-    uri = f"file:{quote(str(path))}?mode=ro&immutable=1"
-    with closing(sqlite3.connect(uri, uri=True)) as connection:
-        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return application_id, version
+    if not head.startswith(b"SQLite format 3\0"):
+        raise LogRefused(f"{path} is no SQLite file, and so no Metaledger log")
+    if head[68:72] != APPLICATION_ID.to_bytes(4):
+        raise LogRefused(f"{path} is a SQLite file of something else: it is no Metaledger log")
+    if (found := int.from_bytes(head[60:64])) != FORMAT:
+        raise LogRefused(f"{path} has format {found} and this build reads {FORMAT}: upgrade it")
 
 
 def file_identity(path: Path) -> tuple[int, int] | None:

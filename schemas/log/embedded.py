@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -83,9 +84,11 @@ def open_embedded_log(
 ) -> "EmbeddedLog":
     """Opens a log that is there. Raises UsageError (no such file), LogRefused (no log of ours)."""
     path = path.absolute()
-    check_head(path)
-    log = EmbeddedLog(path, clock=clock, busy_timeout_s=busy_timeout_s)
-    _OPEN.add(log)
+    with _OPENING:
+        if file_identity(path) not in {log.file for log in _OPEN}:
+            check_head(path)
+        log = EmbeddedLog(path, clock=clock, busy_timeout_s=busy_timeout_s)
+        _OPEN.add(log)
     return log
 
 
@@ -113,6 +116,11 @@ class EmbeddedLog:
     def partitions(self) -> int:
         """One."""
         return 1
+
+    @property
+    def file(self) -> tuple[int, int] | None:
+        """The identity of the file that was opened."""
+        return self._file
 
     @property
     def engine(self) -> Engine:
@@ -177,8 +185,9 @@ class EmbeddedLog:
 
     def close(self) -> None:
         """Closes its connections; the last one of all processes folds the WAL into the file."""
-        self._engine.dispose()
-        _OPEN.discard(self)
+        with _OPENING:
+            self._engine.dispose()
+            _OPEN.discard(self)
 
     def read(self, offset: int, *, records_max: int) -> list[LogRecord]:
         """At most `records_max` records from the offset on, and some 16 MB of them."""
@@ -287,12 +296,19 @@ def _bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value or "").encode()
 
 
+# Those that this process has open; held while one is opened, closed, or left to a child.
 _OPEN: WeakSet[EmbeddedLog] = WeakSet()
+_OPENING = Lock()
 
 
 def _close_before_fork() -> None:
-    for log in tuple(_OPEN):
+    _OPENING.acquire()
+    for log in _OPEN:
         log.engine.dispose()
 
 
-os.register_at_fork(before=_close_before_fork)
+os.register_at_fork(
+    before=_close_before_fork,
+    after_in_parent=_OPENING.release,
+    after_in_child=_OPENING.release,
+)

@@ -71,6 +71,34 @@ def test_who_opens_the_log_again_leaves_others_of_its_process_their_locks(
         assert Path(f"{path}-wal").exists()
 
 
+def _write_and_die(path: Path) -> None:
+    log = open_embedded_log(path)
+    log.writer().append(interleaved(keys=10, each=20))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_log_whose_writer_was_killed_while_it_carried_its_wal_over_is_whole(path: Path) -> None:
+    create_embedded_log(path).close()
+    child = multiprocessing.get_context("fork").Process(target=_write_and_die, args=(path,))
+    child.start()
+    child.join()
+    _carry_over_the_first_page(path)
+    with closing(open_embedded_log(path)) as log:
+        assert len(read_all(log.reader(from_start))) == 200
+
+
+def _carry_over_the_first_page(path: Path) -> None:
+    """It tells of a larger file than is there yet."""
+    wal, page_bytes = Path(f"{path}-wal").read_bytes(), 4096
+    frames = range(32, len(wal), 24 + page_bytes)
+    first = [at + 24 for at in frames if int.from_bytes(wal[at : at + 4]) == 1]
+    with path.open("r+b") as file:
+        pages = os.fstat(file.fileno()).st_size // page_bytes
+        head = wal[first[-1] : first[-1] + page_bytes]
+        assert int.from_bytes(head[28:32]) > pages
+        file.write(head)
+
+
 def test_a_log_cannot_be_made_where_there_is_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no log can be made"):
         create_embedded_log(tmp_path / "none" / "log.db")
