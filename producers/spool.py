@@ -98,7 +98,7 @@ class Spool:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if not self._path.exists():
-                _make_private(self._path)
+                _make_private(self._path.resolve())
         except OSError as error:
             raise Unrecorded(f"{self._path}: {error.strerror}") from error
         with reached(self._engine) as connection:

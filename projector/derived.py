@@ -31,6 +31,12 @@ from metaledger.projector.folds.instance_turn import BASE
 from metaledger.projector.judged import Subjects
 from metaledger.projector.lineage import Declared, Lineage, Run, Taken, Upload, possible_id
 from metaledger.projector.rows import Values
+from metaledger.schemas.hypervisor import (
+    HypervisorHostChanged,
+    HypervisorRegistered,
+    HypervisorRemoved,
+)
+from metaledger.schemas.instance import InstanceRelocated
 from metaledger.schemas.tables.image import image_property_history, images
 from metaledger.schemas.tables.instance import (
     instance_attribute_history,
@@ -45,6 +51,12 @@ from metaledger.schemas.tables.lineage import (
     snapshots,
     snapshots_taken,
 )
+
+# What these tell makes no snapshot another one.
+_OF_PLACES = [
+    it.__name__
+    for it in (InstanceRelocated, HypervisorRegistered, HypervisorHostChanged, HypervisorRemoved)
+]
 
 
 class Mark(NamedTuple):
@@ -315,11 +327,17 @@ class Derivation:
         )
 
     def mark_snapshots(self, instance_uuids: Sequence[str]) -> None:
-        """Something changed of these instances."""
+        """Something changed of these instances, and not only where they are or on what."""
+        told = ledger_events.c
+        of_places = (
+            select(told.event_id)
+            .where(told.event_id == marks.c.event_id, told.event_type.in_(_OF_PLACES))
+            .exists()
+        )
         self._mark(
-            self._because("image", snapshots.c.image_id).join(
-                snapshots, snapshots.c.instance_uuid == marks.c.aggregate_id
-            ),
+            self._because("image", snapshots.c.image_id)
+            .join(snapshots, snapshots.c.instance_uuid == marks.c.aggregate_id)
+            .where(~of_places),
             "instance",
             instance_uuids,
         )

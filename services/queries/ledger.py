@@ -37,12 +37,15 @@ _CHECKPOINTS = query(
 )
 
 _STREAMS = query("""
-    SELECT s.stream_id, max(e.host) AS relay_host, min(s.oldest_unsent_at) AS oldest_unsent_at,
+    SELECT s.stream_id,
+           (SELECT e.host FROM streams r JOIN ledger_events e ON e.event_id = r.reported_by_event
+             WHERE r.stream_id = s.stream_id
+             ORDER BY r.reported_at DESC, r.log_partition LIMIT 1) AS relay_host,
+           min(s.oldest_unsent_at) AS oldest_unsent_at,
            max(s.rows_waiting) AS rows_waiting, max(s.rows_max) AS rows_max,
            max(s.unrecorded_aggregates) AS unrecorded_aggregates, max(s.last_error) AS last_error,
            min(s.reported_at) AS reported_at
-      FROM streams s LEFT JOIN ledger_events e ON e.event_id = s.reported_by_event
-     GROUP BY s.stream_id ORDER BY s.stream_id""")
+      FROM streams s GROUP BY s.stream_id ORDER BY s.stream_id""")
 
 # What was put aside, for the database refused what was derived of it, settles in the year 9999. At
 # the first projection each image has a mark: a thousand of them tell how old they are.

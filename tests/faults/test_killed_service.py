@@ -194,7 +194,8 @@ def moments(url: str, shape: Shape) -> Iterator[str]:
         name = f"{ID}-{steps}"
         shape.register(hooked, name)
         hooked.dispose()
-        child = context.Process(target=change_until_killed, args=(url, shape, name, steps))
+        given = (url, shape, name, steps)
+        child = context.Process(target=change_until_killed, args=given, daemon=True)
         child.start()
         child.join(60)
         yield name

@@ -219,7 +219,10 @@ def log(tmp_path: Path) -> Iterator[EmbeddedLog]:
     for uuid in ALONE:
         (tmp_path / uuid).touch()
     fork = multiprocessing.get_context("fork")
-    computes = [fork.Process(target=Compute(tmp_path, number).run) for number in range(PROCESSES)]
+    computes = [
+        fork.Process(target=Compute(tmp_path, number).run, daemon=True)
+        for number in range(PROCESSES)
+    ]
     for it in computes:
         it.start()
     opened = create_embedded_log(tmp_path / "log.db")

@@ -647,6 +647,21 @@ def test_two_stages_at_once_work_off_each_mark_once(url: str, ledger: Ledger) ->
 @pytest.mark.parametrize(
     "place", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
 )
+@pytest.mark.parametrize(("of", "worked_off"), [("boot", 4), ("move", 1)])
+def test_a_move_of_an_instance_gives_no_reason_to_derive_its_snapshots_again(
+    url: str, ledger: Ledger, of: str, worked_off: int
+) -> None:
+    boot, *others = numbered([booted("u", "base"), *(uploaded(f"s-{n}", "u") for n in range(3))])
+    move = event(brought("u", "hv-1"), 2)
+    ledger.append(boot, *others, move)
+    ledger.project(url)
+    because = {"boot": boot, "move": move}[of]
+    with store_of(url) as store:
+        with store.deriving() as derivation:
+            derivation.put(DERIVED[0], [(because.meta.event_id, "instance", "u", None)])
+        assert derive(store, at_end=True) == worked_off
+
+
 def test_a_stage_reads_nothing_before_another_one_has_ended(url: str, ledger: Ledger) -> None:
     ledger.append(event(declaring("child", "parent"), 1))
     ledger.project(url)
