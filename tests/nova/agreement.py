@@ -163,9 +163,11 @@ def _hypervisors(held: Held, told: Told) -> Iterator[str]:
             if it["aggregate_id"] == hypervisor_id
         ]
         last = max(of_it, key=lambda it: int(it["version"]), default=NOWHERE)
+        first = min((it["valid_from"] for it in of_it), default=None)
         ends = {
             "host": last["host"],
-            "registered_at": min((it["valid_from"] for it in of_it), default=None),
+            "registered_at": first,
+            "registration_told_at": first,
             "removed_at": last["valid_to"],
             "last_event_id": max(events)[1] if events else None,
         }
