@@ -644,9 +644,6 @@ def test_two_stages_at_once_work_off_each_mark_once(url: str, ledger: Ledger) ->
     assert derived(dump(url)) == expected
 
 
-@pytest.mark.parametrize(
-    "place", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
-)
 @pytest.mark.parametrize(("of", "worked_off"), [("boot", 4), ("move", 1)])
 def test_a_move_of_an_instance_gives_no_reason_to_derive_its_snapshots_again(
     url: str, ledger: Ledger, of: str, worked_off: int
@@ -662,6 +659,9 @@ def test_a_move_of_an_instance_gives_no_reason_to_derive_its_snapshots_again(
         assert derive(store, at_end=True) == worked_off
 
 
+@pytest.mark.parametrize(
+    "place", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
+)
 def test_a_stage_reads_nothing_before_another_one_has_ended(url: str, ledger: Ledger) -> None:
     ledger.append(event(declaring("child", "parent"), 1))
     ledger.project(url)
