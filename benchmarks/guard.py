@@ -25,10 +25,9 @@ from sqlalchemy import Engine, text
 from metaledger.projector.project import bring_up_to_end
 from metaledger.projector.store import Store
 from metaledger.schemas.codec import Codec
-from metaledger.schemas.events import Draft, Event, EventData
+from metaledger.schemas.events import Event, EventData
 from metaledger.schemas.hypervisor import HypervisorRegistered, IdSource
 from metaledger.schemas.instance import (
-    DestroyJudged,
     InstanceBooted,
     InstanceRelocated,
     RelocationCause,
@@ -37,10 +36,10 @@ from metaledger.schemas.instance import (
 from metaledger.schemas.ledger import SourceProgressed
 from metaledger.schemas.log import Log
 from metaledger.schemas.log.embedded import create_embedded_log
-from metaledger.services import parts, queries
+from metaledger.services import queries
+from metaledger.services.commands.guard import recorded
 from metaledger.services.guard import Judgement, Question, judge
 from metaledger.services.settings import Settings
-from metaledger.services.writing import append as record
 from tests.proofs.proof import running
 from tests.servers.choice import new_postgres
 from tests.servers.postgres import Sync
@@ -103,20 +102,12 @@ def _ask(bench: Bench, engine: Engine, log: Log, host: int) -> tuple[float, floa
 def _record(folder: Path, question: Question, found: Sequence[Judgement]) -> float:
     """Seconds for what makes the judgements durable, in a ledger beside the one that is asked."""
     settings = Settings(ledger=f"sqlite:///{folder / 'judged.db'}", spool_folder=folder)
-    context = parts.context_of(settings)
     started = time.perf_counter()
-    events = [
-        DestroyJudged(
-            instance_uuid=one.instance_uuid,
-            hypervisor_id=question.hypervisor_id,
-            host=question.host,
-            verdict=one.verdict,
-            reason=one.reason,
-        )
-        for one in found
-    ]
-    record(settings, [Draft(data=it, aggregate=it.aggregate, context=context) for it in events])
-    return time.perf_counter() - started
+    kept = recorded(settings, question, found)
+    seconds = time.perf_counter() - started
+    if kept is not found:
+        raise RuntimeError(f"not recorded: {kept[0].reason}")
+    return seconds
 
 
 def _events(hosts: int) -> Iterator[Event]:

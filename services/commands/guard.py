@@ -71,7 +71,7 @@ def guard(
         sources=frozenset(settings.guard_streams),
         offline=offline,
     )
-    judgements = _recorded(settings, question, judge(question, _look(settings, question)))
+    judgements = recorded(settings, question, judge(question, _look(settings, question)))
     document = {"verdicts": [asdict(one) for one in judgements]}
 
     def view() -> Views:
@@ -100,7 +100,7 @@ def _look(settings: Settings, question: Question) -> Facts:
         waited_s += _POLL_S
 
 
-def _recorded(
+def recorded(
     settings: Settings, question: Question, judgements: Sequence[Judgement]
 ) -> Sequence[Judgement]:
     """The judgements, which are durable now; or else those that may be given without."""
