@@ -21,7 +21,7 @@ fork).
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from threading import Event as Flag
 from types import MappingProxyType
@@ -175,13 +175,7 @@ class Relay:
                 break
         if not done.standby:
             self._give_up()
-        return Round(
-            sent=sent,
-            refused=refused,
-            unsent=done.unsent,
-            idle=done.idle,
-            standby=done.standby,
-        )
+        return replace(done, sent=sent, refused=refused)
 
     @switching_often()
     def run(self, stop: Flag) -> None:
@@ -261,11 +255,13 @@ class Relay:
 
     def _read_ahead(self, under_way: Sequence[Waiting], taken: Settled) -> _Planned | None:
         try:
-            return self._read(under_way, taken.sent)
+            read = self._read(under_way, taken.sent)
         except (DBAPIError, PoolTimeout, MetaledgerError) as error:
             # The next round reads for itself, and meets it if it is still there.
             _log.warning("not read ahead", reason=described(error))
             return None
+        # Where nothing was there yet, the next round looks again before it says so.
+        return read if read.plan.rows else None
 
     def _read(
         self, under_way: Sequence[Waiting] = (), expected: Mapping[str, Sent] = MappingProxyType({})

@@ -84,6 +84,16 @@ def test_small_batches_arrive_too(service: Service, log: EmbeddedLog, writer: Fa
     assert {entry["log_level"] for entry in logs} == {"info"}
 
 
+def test_drained_nothing_waits_though_nothing_more_was_there_when_it_read_ahead(
+    service: Service, writer: FailingLog
+) -> None:
+    """As many rows as a batch has; and then the relay's own report is due."""
+    service.commit_change("a", "1")
+    service.commit_change("a", "2")
+    assert new_relay(service, writer, batch_rows_max=2).drain().idle
+    assert service.status().rows_waiting == 0
+
+
 def test_what_was_read_ahead_is_forgotten_where_the_log_did_not_take_what_is_before_it(
     service: Service, log: EmbeddedLog, writer: FailingLog
 ) -> None:
