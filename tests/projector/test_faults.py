@@ -21,9 +21,8 @@ from sqlalchemy import event as listener
 
 from metaledger.projector.database import connect
 from metaledger.projector.project import Settings, bring_up_to_end, follow
-from metaledger.projector.readmodel import migrate
 from metaledger.projector.store import Store
-from metaledger.schemas.errors import LogRefused, Unreachable, VersionMismatch
+from metaledger.schemas.errors import LogRefused, Unreachable
 from metaledger.schemas.ledger import GapAccepted
 from metaledger.schemas.log.embedded import create_embedded_log
 
@@ -422,11 +421,3 @@ def test_what_the_database_refuses_is_put_aside_alone(url: str, ledger: Ledger) 
     assert (row["reason"], row["aggregate_id"]) == ("unstorable", "bad")
     assert len(found["ledger_events"]) == 18
     assert len(found["parked_events"]) == 1
-
-
-def test_an_engine_without_a_read_model_opens_no_store(url: str) -> None:
-    with engine_of(url) as engine:
-        with pytest.raises(VersionMismatch, match="metaledger migrate"):
-            Store(engine)
-        migrate(engine)
-        Store(engine)

@@ -181,6 +181,9 @@ class ContainerPostgres(ContainerServer):
     def create_database(self) -> str:
         return self._databases.create()
 
+    def copy_database(self, url: str) -> str:
+        return self._databases.create(like=url)
+
     def drop_database(self, url: str) -> None:
         self._databases.drop(url)
 

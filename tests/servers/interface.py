@@ -58,6 +58,9 @@ class Database(Server, Protocol):
 class Postgres(Database, Protocol):
     """PostgreSQL."""
 
+    def copy_database(self, url: str) -> str:
+        """A new database with all that is in this one, which nobody may be connected to."""
+
     def crash(self) -> None:
         """Ends it as `pg_ctl stop -m immediate` does: the next start has to recover."""
 

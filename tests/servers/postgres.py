@@ -57,10 +57,11 @@ class Databases:
             return False
         return True
 
-    def create(self) -> str:
+    def create(self, *, like: str | None = None) -> str:
         name = f"test_{next(self._numbers)}"
+        template = "template1" if like is None else make_url(like).database
         with self._connection() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
         return make_url(self._root).set(database=name).render_as_string(hide_password=False)
 
     def drop(self, url: str) -> None:
@@ -135,6 +136,9 @@ class LocalPostgres(LocalServer):
 
     def create_database(self) -> str:
         return self._databases.create()
+
+    def copy_database(self, url: str) -> str:
+        return self._databases.create(like=url)
 
     def drop_database(self, url: str) -> None:
         self._databases.drop(url)

@@ -90,7 +90,10 @@ def dump(url: str) -> Dump:
 
 @contextmanager
 def kept_open(url: str) -> Iterator[None]:
-    """Makes the read model, and keeps a connection: SQLite syncs whenever the last one closes."""
+    """Makes the read model where there is none, and keeps a connection to it.
+
+    SQLite syncs whenever the last one closes.
+    """
     with store_of(url), engine_of(url) as engine, engine.connect():
         yield
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, inspect, text
 from metaledger.projector import readmodel
 from metaledger.projector.database import connect
 from metaledger.projector.readmodel import REVISION, check, migrate
+from metaledger.projector.store import Store
 from metaledger.schemas.errors import Unreachable, UsageError, VersionMismatch
 from metaledger.schemas.tables import METADATA, PRIVATE, SHARED, SHARED_TABLES, TABLES, VIEWS
 
@@ -36,6 +37,14 @@ def test_migrating_an_empty_database_makes_the_read_model(url: str) -> None:
         assert made == check(engine)
         public = {table.name for table in TABLES} - PRIVATE | {view.name for view in VIEWS}
         assert public | SHARED_NAMES <= names(engine)
+
+
+def test_an_engine_without_a_read_model_opens_no_store(url: str) -> None:
+    with engine_of(url) as engine:
+        with pytest.raises(VersionMismatch, match="metaledger migrate"):
+            Store(engine)
+        migrate(engine)
+        Store(engine)
 
 
 def test_migrating_twice_changes_nothing(url: str) -> None:
