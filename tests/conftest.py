@@ -39,8 +39,7 @@ _MARKERS = {
     "mariadb": "mariadb",
     "own_mariadb": "mariadb",
     "registry_url": "registry",
-    "glance": "glance",
-    "nova": "nova",
+    "real_nova": "nova",
     "product_image": "docker",
 }
 

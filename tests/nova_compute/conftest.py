@@ -117,7 +117,7 @@ class Host:
 
 
 @pytest.fixture(scope="session")
-def nova(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nova]:
+def real_nova(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nova]:
     """Nova 34 in its cached environment, with a nova-compute that serves the session's tests."""
     environment = nova_environment()
     folder = tmp_path_factory.mktemp("nova")
@@ -149,11 +149,11 @@ def guarded_nova(tmp_path_factory: pytest.TempPathFactory) -> tuple[Environment,
 
 
 @pytest.fixture
-def host(nova: Nova, servers: Servers, tmp_path: Path) -> Host:
+def host(real_nova: Nova, servers: Servers, tmp_path: Path) -> Host:
     """A host that records disks, with an image to make them from."""
     if shutil.which("qemu-img") is None:
         servers.lacking("qemu-img", "install qemu-utils")
-    made = Host(nova, tmp_path)
+    made = Host(real_nova, tmp_path)
     create(tmp_path / "template", "raw")
     return made
 

@@ -52,11 +52,11 @@ def anomalies(metaledger: Callable[..., Result], *hosts: Host) -> set[tuple[str,
 
 
 def test_a_file_that_was_lost_makes_two_hypervisors_of_one_host(
-    nova: Nova,
+    real_nova: Nova,
     metaledger: Callable[..., Result],  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    here, there = (Host(nova, tmp_path / name, name=name) for name in ("host-1", "host-2"))
+    here, there = (Host(real_nova, tmp_path / name, name=name) for name in ("host-1", "host-2"))
     first, other = started(here), started(there)
     assert started(here) == first
     assert anomalies(metaledger, here, there) == set()
@@ -68,11 +68,11 @@ def test_a_file_that_was_lost_makes_two_hypervisors_of_one_host(
 
 
 def test_a_file_that_was_copied_makes_two_hosts_of_one_hypervisor(
-    nova: Nova,
+    real_nova: Nova,
     metaledger: Callable[..., Result],  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    here, there = (Host(nova, tmp_path / name, name=name) for name in ("host-1", "host-2"))
+    here, there = (Host(real_nova, tmp_path / name, name=name) for name in ("host-1", "host-2"))
     hypervisor_id = started(here)
     there.folder.mkdir()
     shutil.copy(here.folder / FILE, there.folder)

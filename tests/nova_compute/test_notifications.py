@@ -177,17 +177,17 @@ def test_a_spool_that_cannot_be_written_fails_no_notification(host: Host) -> Non
 
 
 @pytest.fixture(scope="session")
-def operations(nova: Nova, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+def operations(real_nova: Nova, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     """What was done by Nova's own services, by format; the spools are beside."""
     folder = tmp_path_factory.mktemp("operations")
-    return {"folder": folder, **nova.program("operate.py", str(folder))}
+    return {"folder": folder, **real_nova.program("operate.py", str(folder))}
 
 
 @pytest.mark.parametrize("form", ["both", "versioned"])
 def test_what_operations_tell_is_what_was_done(
-    nova: Nova, operations: Mapping[str, Any], form: str
+    real_nova: Nova, operations: Mapping[str, Any], form: str
 ) -> None:
-    seen, host = operations[form], Host(nova, operations["folder"] / form)
+    seen, host = operations[form], Host(real_nova, operations["folder"] / form)
     events = host.events()
     hypervisor = seen["hypervisor"]
     of_host = [it.data for it in events if it.meta.aggregate == f"hypervisor:{hypervisor['id']}"]
