@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Sets up what the tests need, in this folder and the cache, and runs them:
 #
-#   ./test.sh                  everything: the producers on SQLAlchemy 2.0, then all tests on the newest
-#   ./test.sh ARGUMENTS...     pytest with these arguments, on the newest SQLAlchemy
+#   ./test.sh                  the suite
+#   ./test.sh --rest           the rest: what needs a real Nova, what takes long (servers that are killed,
+#                              full disks, races), and the producers and hooks again on SQLAlchemy 2.0
+#   ./test.sh ARGUMENTS...     pytest with these arguments, of all tests unless they say otherwise
 #   ./test.sh --only-setup     sets up and stops there
 #
 # The second time it sets up nothing again. As root it installs missing Debian packages; otherwise it
@@ -99,22 +101,51 @@ set_up() {
     .venv/bin/python -m tests.servers.jars >/dev/null || say "their tests are skipped"
 }
 
+# provide NAME MODULE FUNCTION: an environment of a service's own. The tests would make it too, later.
+provide() {
+    say "$1, in an environment of its own (once)"
+    .venv/bin/python -c "from $2 import $3; $3()" 2>&1 | tail -3 || say "no $1: the tests that need it fail"
+}
+
+# In memory, where there is room: databases are made by the hundred, and on a disk each takes seven
+# times as long. pytest removes what passed, and keeps what three runs left.
+temporary_folder() {
+    local folder room
+    [ -z "${TMPDIR:-}" ] || return 0
+    folder=/dev/shm/metaledger-tests-$(id -u)
+    room=$( (df --output=avail /dev/shm && grep -o 'MemAvailable.*[0-9]' /proc/meminfo) 2>/dev/null |
+        grep -o '[0-9]*$' | sort -n | head -1) || return 0
+    [ "${room:-0}" -ge $((8 * 1024 * 1024)) ] && mkdir -p "$folder" && [ -O "$folder" ] || return 0
+    chmod 1777 "$folder" # servers run as users of their own
+    export TMPDIR=$folder
+}
+
 set_up
-case ${1:-} in
-    --only-setup) exit 0 ;;
-    "") ;;
-    *) exec .venv/bin/pytest "$@" ;;
-esac
+[ "${1:-}" != --only-setup ] || exit 0
+temporary_folder
 
 # Three at a time on two cores: each has servers of its own, and waits for them half of its time.
 at_once="-n 3 --dist loadfile"
-status=0
-if [ -d tests/producers ]; then
-    say "the producers and the hook on SQLAlchemy 2.0"
-    # shellcheck disable=SC2086 # a list of words
-    .venv-sa20/bin/python -P -m pytest $at_once tests/producers tests/glance/test_{watch,same_story}.py tests/nova || status=$?
-fi
-say "all tests on SQLAlchemy $(.venv/bin/python -c 'import sqlalchemy; print(sqlalchemy.__version__)')"
-# shellcheck disable=SC2086 # a list of words
-.venv/bin/pytest $at_once || status=$?
-exit "$status"
+rest="nova or slow"
+# shellcheck disable=SC2086 # lists of words
+case ${1:-} in
+    "")
+        provide Glance tests.glance.environment ensure_environment
+        say "the suite, on SQLAlchemy $(.venv/bin/python -c 'import sqlalchemy; print(sqlalchemy.__version__)')"
+        exec .venv/bin/pytest $at_once -m "not ($rest)"
+        ;;
+    --rest)
+        shift
+        provide Glance tests.glance.environment ensure_environment &
+        provide Nova tests.nova.environment nova_environment
+        wait
+        status=0
+        say "the rest of the tests"
+        .venv/bin/pytest $at_once -m "$rest" "$@" || status=$?
+        say "the producers and the hooks on SQLAlchemy 2.0"
+        .venv-sa20/bin/python -P -m pytest $at_once "$@" \
+            tests/producers tests/glance/test_{watch,same_story}.py tests/nova || status=$?
+        exit "$status"
+        ;;
+    *) exec .venv/bin/pytest "$@" ;;
+esac

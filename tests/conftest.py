@@ -2,7 +2,8 @@
 
 A test asks for `broker`, `postgres`, `postgres_url`, `mariadb_url` or `registry_url` and gets its
 marker by that. The session shares each of these, so they are left running; a test that stops, kills
-or freezes a server asks for `own_broker`, `own_postgres` or `own_mariadb`.
+or freezes a server asks for `own_broker`, `own_postgres` or `own_mariadb`, waits for it, and is by
+that one of the `slow`, which `./test.sh` leaves to `./test.sh --rest`.
 
 No test reads what an operator of this machine has configured: it would write into a real ledger.
 """
@@ -42,6 +43,8 @@ _MARKERS = {
     "real_nova": "nova",
     "product_image": "docker",
 }
+
+_SLOW = {"own_broker", "own_postgres", "own_mariadb"}
 
 # Where an operator's commands look last, whatever HOME a test gives them.
 _OF_THE_MACHINE = Path("/etc/metaledger/metaledger.toml")
@@ -88,6 +91,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     for fixture in getattr(item, "fixturenames", ()):
         if fixture in _MARKERS:
             item.add_marker(_MARKERS[fixture])
+        if fixture in _SLOW:
+            item.add_marker("slow")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -21,7 +21,7 @@ from ..services.samples import file_of, registered, updated
 from ..services.test_kafka import emit_into
 from ..services.waiting import wait_for
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 CONFIGURATION = """\
 ledger = "kafka://{far}/{topic}"

@@ -24,7 +24,7 @@ from ..glance.service import Glance
 from ..services.conftest import Result
 from ..services.waiting import wait_for
 
-pytestmark = pytest.mark.glance
+pytestmark = [pytest.mark.glance, pytest.mark.slow]
 
 ROWS_MAX = 12
 SECRET = "s3cret-of-the-location"

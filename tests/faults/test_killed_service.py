@@ -28,6 +28,8 @@ from ..glance.ledger import live_properties, recorded
 from ..nova.cell import with_plugin
 from ..producers.hooked import GLANCE, KEPT, NOVA, Shape
 
+pytestmark = pytest.mark.slow
+
 ID, WARMING = "killed-a", "killed-warming"
 EDITED, REMOVED, ADDED = "image_changed", "image_removed", "image_added"
 CHANGED = {KEPT: "1", EDITED: "2", ADDED: "1"}

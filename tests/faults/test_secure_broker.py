@@ -11,7 +11,7 @@ from ..log.test_security import secure_broker  # noqa: F401 (a fixture)
 from ..services.test_kafka import emit_into
 from ..services.waiting import wait_for
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 LEDGER = """\
 ledger = "kafka://{bootstrap}/{topic}"

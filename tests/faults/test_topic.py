@@ -18,7 +18,7 @@ from ..services.samples import SCENARIO, SCENARIO_IMAGE, file_of, registered
 from ..services.test_kafka import emit_into
 from ..services.waiting import wait_for
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from .readmodel import ReadModel
 from .service import Glance
 from .test_lifecycle import AS_TEXT, IN_ROW, IN_ROW_ONCE_UPLOADED, add, properties, remove
 
-pytestmark = pytest.mark.glance
+pytestmark = [pytest.mark.glance, pytest.mark.slow]
 
 SETTINGS = ProducerSettings(service="metaledger", host="here")
 (IMAGE,) = KINDS

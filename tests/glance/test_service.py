@@ -7,7 +7,7 @@ import pytest
 from .client import Client
 from .service import Glance
 
-pytestmark = pytest.mark.glance
+pytestmark = [pytest.mark.glance, pytest.mark.slow]
 IMPORT_TIMEOUT_S = 60
 
 

@@ -10,7 +10,7 @@ from .conftest import PLUGIN, NewGlance
 from .ledger import recorded
 from .service import Glance
 
-pytestmark = pytest.mark.glance
+pytestmark = [pytest.mark.glance, pytest.mark.slow]
 
 STRICT = """
 [metaledger]

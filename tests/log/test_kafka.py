@@ -216,6 +216,7 @@ class GenerousBroker(LocalBroker):
 
 
 @pytest.mark.kafka
+@pytest.mark.slow
 def test_nobody_makes_a_topic_by_asking_for_it(servers: "Servers") -> None:
     with servers.running("a broker that makes topics", GenerousBroker) as broker:
         kafka = Kafka(broker.bootstrap)
@@ -295,6 +296,7 @@ def test_what_the_broker_refuses_holds_back_its_key_and_no_other(
 
 
 @pytest.mark.kafka
+@pytest.mark.slow
 def test_a_frozen_broker_is_unreachable(frail_broker: Broker, frail: Kafka) -> None:
     log = frail.open()
     with closing(log.reader(from_start)) as reader:
@@ -311,6 +313,7 @@ def test_a_frozen_broker_is_unreachable(frail_broker: Broker, frail: Kafka) -> N
 
 
 @pytest.mark.kafka
+@pytest.mark.slow
 def test_while_the_broker_is_down_nothing_is_taken_for_sent_and_then_all_goes_on(
     frail_broker: Broker, frail: Kafka
 ) -> None:
@@ -332,6 +335,7 @@ def test_while_the_broker_is_down_nothing_is_taken_for_sent_and_then_all_goes_on
 
 
 @pytest.mark.kafka
+@pytest.mark.slow
 def test_nothing_is_lost_and_no_key_is_out_of_order_whatever_happens_to_the_broker(
     frail_broker: Broker, frail: Kafka
 ) -> None:

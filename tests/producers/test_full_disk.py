@@ -36,6 +36,8 @@ from .hooked import SERVICES, Hooked, MakeHooked, choose
 from .kit import MARIADB, POSTGRESQL, SQLITE, Service, changes, draft, on, sqlite_url, told
 from .stories import still_open
 
+pytestmark = pytest.mark.slow
+
 EVENTS, MANY = 200, 20
 SERVERS = pytest.mark.parametrize("cramped", [POSTGRESQL, MARIADB], indirect=True)
 

@@ -165,6 +165,7 @@ def fill(ledger: Ledger) -> None:
 SPLITS = (6, 5)
 
 
+@pytest.mark.slow
 def test_killed_between_any_two_steps_it_goes_on_to_the_same_end(
     place: Place, ledger: Ledger
 ) -> None:

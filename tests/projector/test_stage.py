@@ -453,6 +453,7 @@ def test_a_cycle_ends_every_path_and_is_raised_on_the_images_that_lie_on_it(tell
     assert standing(found) == [("lineage_cycle", "self")]
 
 
+@pytest.mark.slow
 def test_a_hostile_chain_has_an_end(tell) -> None:
     last = DEPTH_MAX + 5
     found = tell(*(declaring(f"i-{n}", f"i-{n + 1}") for n in range(last)))

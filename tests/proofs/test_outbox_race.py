@@ -7,6 +7,8 @@ import pytest
 from .outbox_race import our_relay, race
 from .race_relays import CursorRelay, HorizonRelay
 
+pytestmark = pytest.mark.slow
+
 COMMITS = 800
 
 

@@ -14,7 +14,7 @@ from ..glance.service import Glance
 from .conftest import Installation
 from .test_whole_way import anomalies, becomes
 
-pytestmark = [pytest.mark.glance, pytest.mark.kafka, pytest.mark.postgres]
+pytestmark = [pytest.mark.glance, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
 
 PLANE = 0x10000
 PLANES = 17

@@ -19,7 +19,7 @@ from ..glance.service import Glance
 from .conftest import Installation
 from .test_whole_way import becomes
 
-pytestmark = [pytest.mark.glance, pytest.mark.kafka, pytest.mark.postgres]
+pytestmark = [pytest.mark.glance, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
 
 PASSWORD = "pa55w0rd-of-a-location"
 METADATA = "s3cret-in-a-locations-metadata"
