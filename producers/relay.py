@@ -158,7 +158,7 @@ class Relay:
             sent=len(settled.acknowledged),
             refused=len(settled.refused),
             unsent=unsent,
-            idle=not rows and not reported,
+            idle=not rows and not planned.plan.gaps and not reported,
         )
 
     @switching_often()

@@ -266,6 +266,21 @@ def test_an_event_that_is_gone_holds_its_aggregate(
     assert (held.aggregate, held.reason) == ("image:a", "number 2 of epoch 1 is not there")
 
 
+def test_drained_nothing_waits_that_could_go_behind_aggregates_that_are_held(
+    service: Service, log: EmbeddedLog, writer: FailingLog
+) -> None:
+    """All that the first batch sees is behind a number that is gone."""
+    for value in "123":
+        service.commit_change("a", value)
+    service.commit_change("b", "1")
+    with service.engine.begin() as connection:
+        connection.execute(
+            outbox.delete().where(outbox.c.aggregate == "image:a", outbox.c.stream_seq == 1)
+        )
+    new_relay(service, writer, batch_rows_max=2, progress_interval_s=None).drain()
+    assert told(logged_events(log)) == [("b", "1")]
+
+
 def test_held_aggregates_do_not_stand_in_the_way(
     service: Service, log: EmbeddedLog, writer: FailingLog
 ) -> None:
