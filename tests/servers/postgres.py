@@ -153,6 +153,8 @@ def server_settings(port: int, sync: Sync) -> list[str]:
         "max_connections": "200",
         # Services may commit in two phases.
         "max_prepared_transactions": "8",
+        # In its own folder: what stands in /dev/shm outlives a server that was killed.
+        "dynamic_shared_memory_type": "mmap",
         "fsync": sync.value,
         "full_page_writes": sync.value,
     }
