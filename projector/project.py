@@ -29,7 +29,7 @@ __all__ = ["OnProgress", "Progress", "Settings", "bring_up_to_end", "follow"]
 # A projector that has no rest derives all the same; a batch takes about as long.
 _DERIVE_EVERY = timedelta(seconds=2)
 # Some tenths of a second: meanwhile nobody polls the log, nor hears of a stop.
-_DERIVE_TURNS_MAX = 5
+_DERIVE_TURNS_MAX = 2
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 _log = get_logger()

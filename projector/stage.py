@@ -12,7 +12,7 @@ waited for. Where no source reports (a ledger that is fed from files) it is rais
 log. What does not hold any longer is withdrawn at once.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -36,8 +36,10 @@ from metaledger.schemas.errors import Unstorable
 from metaledger.schemas.identity import derived_id
 from metaledger.schemas.tables.lineage import image_ancestors
 
-# A transaction of some 20 statements. Each image may have DEPTH_MAX ancestors: 250,000 rows.
-_MARKS_MAX = 250
+# A transaction of some 20 statements, however many marks it works off.
+_MARKS_MAX = 1_000
+# Each image may have DEPTH_MAX ancestors: with more than so many, fewer marks are worked off.
+_ANCESTORS_MAX = 250_000
 # Reports come every 20 s. What its relay sends after an outage withdraws what it mends.
 _SILENT_MAX = timedelta(minutes=10)
 _ALWAYS = datetime(9999, 12, 31, tzinfo=UTC)
@@ -45,6 +47,10 @@ _ALWAYS = datetime(9999, 12, 31, tzinfo=UTC)
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 _log = get_logger()
+
+
+class _TooManyAncestors(Exception):
+    """More than a transaction may hold in memory."""
 
 
 def derive(store: Store, *, at_end: bool, turns_max: int | None = None) -> int:
@@ -67,6 +73,9 @@ def derive(store: Store, *, at_end: bool, turns_max: int | None = None) -> int:
                 if not marks:
                     break
                 _work_off(derivation, marks, settled_until)
+        except _TooManyAncestors:
+            marks_max = len(marks) // 2
+            continue
         except Unstorable as error:
             if len(marks) > 1:
                 marks_max = len(marks) // 2
@@ -143,6 +152,7 @@ def _derive_images(derivation: Derivation, image_ids: Sequence[str]) -> list[Jud
         )
         for image_id in told
     ]
+    _check_ancestors(sum(len(one.path.ancestors) for one in those), of=image_ids)
     derivation.mark_descendants(
         [image_id for image_id in image_ids if before.get(image_id) != own.get(image_id)]
     )
@@ -206,8 +216,14 @@ def _reachable(derivation: Derivation, own: Mapping[str, str | None]) -> dict[st
         found = derivation.edges(frontier)
         edges.update(dict.fromkeys(frontier))
         edges.update(found)
+        _check_ancestors(len(edges), of=own)
         frontier = {edge for edge in found.values() if edge is not None} - edges.keys()
     return edges
+
+
+def _check_ancestors(count: int, *, of: Collection[str]) -> None:
+    if count > _ANCESTORS_MAX and len(of) > 1:
+        raise _TooManyAncestors
 
 
 def _put_ancestors(

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
+from metaledger.projector import stage
 from metaledger.projector.judgements import JUDGED
 from metaledger.projector.lineage import DEPTH_MAX
 from metaledger.projector.stage import derive
@@ -451,6 +452,16 @@ def test_a_cycle_ends_every_path_and_is_raised_on_the_images_that_lie_on_it(tell
     change = PropertyChange(mode=Mode.MERGE, set={"base_image_ref": "root"})
     found = tell(ImageUpdated(image_id="a", change=change))
     assert standing(found) == [("lineage_cycle", "self")]
+
+
+def test_marks_of_deep_images_are_worked_off_a_few_at_a_time(
+    tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a transaction holds in memory is bounded, however deep and however many they are."""
+    monkeypatch.setattr(stage, "_ANCESTORS_MAX", 20)
+    found = tell(*(declaring(f"i-{n}", f"i-{n + 1}") for n in range(60)))
+    assert max(row["depth"] for row in found["image_ancestors"]) == 60
+    assert standing(found) == []
 
 
 @pytest.mark.slow
