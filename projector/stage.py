@@ -14,7 +14,6 @@ log. What does not hold any longer is withdrawn at once.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from typing import Any
 
 from structlog import get_logger
@@ -62,8 +61,8 @@ def derive(store: Store, *, at_end: bool, turns_max: int | None = None) -> int:
     with store.reading() as transaction:
         if not transaction.is_marked():
             return 0
-    done, marks_max = 0, _MARKS_MAX
-    for _ in count() if turns_max is None else range(turns_max):
+    done, turns, marks_max = 0, 0, _MARKS_MAX
+    while turns_max is None or turns < turns_max:
         marks: Sequence[Mark] = ()
         try:
             with store.deriving() as derivation:
@@ -73,10 +72,8 @@ def derive(store: Store, *, at_end: bool, turns_max: int | None = None) -> int:
                 if not marks:
                     break
                 _work_off(derivation, marks, settled_until)
-        except _TooManyAncestors:
-            marks_max = len(marks) // 2
-            continue
-        except Unstorable as error:
+        except (_TooManyAncestors, Unstorable) as error:
+            # No turn is over: who calls with few of them would try the same for ever.
             if len(marks) > 1:
                 marks_max = len(marks) // 2
                 continue
@@ -84,7 +81,7 @@ def derive(store: Store, *, at_end: bool, turns_max: int | None = None) -> int:
             with store.deriving() as derivation:
                 derivation.lease()
                 derivation.mark_for_judgement(dict.fromkeys(marks, _NEVER))
-        done += len(marks)
+        done, turns = done + len(marks), turns + 1
     return done
 
 

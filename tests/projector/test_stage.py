@@ -629,7 +629,10 @@ def test_a_source_that_fell_silent_holds_no_judgement_up(url: str, ledger: Ledge
 TWIN = "0199b0a0-0000-7000-8000-000000000001"
 
 
-def test_two_stages_at_once_work_off_each_mark_once(url: str, ledger: Ledger) -> None:
+def test_two_stages_at_once_work_off_each_mark_once(
+    url: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "_MARKS_MAX", 50)  # so that each has some of them
     events = numbered([declaring(f"i-{n}", f"i-{n + 1}") for n in range(300)])
     ledger.append(*events)
     ledger.project(url)
@@ -654,6 +657,21 @@ def test_two_stages_at_once_work_off_each_mark_once(url: str, ledger: Ledger) ->
     assert not failures
     assert sum(done) == len(events)
     assert derived(dump(url)) == expected
+
+
+def test_who_derives_little_at_a_time_comes_through_deep_images_too(
+    url: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon takes a few turns between two reads; what was too much for one is none."""
+    monkeypatch.setattr(stage, "_ANCESTORS_MAX", 20)
+    events = numbered([declaring(f"i-{n}", f"i-{n + 1}") for n in range(60)])
+    ledger.append(*events)
+    ledger.project(url)
+    with store_of(url) as store:
+        with store.deriving() as derivation:
+            marks = [(one.meta.event_id, *one.meta.aggregate.split(":"), None) for one in events]
+            derivation.put(DERIVED[0], marks)
+        assert derive(store, at_end=True, turns_max=1) > 0
 
 
 @pytest.mark.parametrize(("of", "worked_off"), [("boot", 4), ("move", 1)])
