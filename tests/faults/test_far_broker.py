@@ -118,7 +118,8 @@ def test_what_a_relay_repeats_is_projected_once(
     options = configured(send_timeout_s=2)
     relay = start(*options, "relay")
     emit_into(home / "spool.db", "a")
-    wait_for(lambda: records_in(topic) == 2)  # the event, and how the source is
+    # The event, and how the source is; and the relay has heard that both are there.
+    wait_for(lambda: records_in(topic) == 2 and waiting(metaledger, options) == 0)
     network.is_deaf = True
     emit_into(home / "spool.db", "b")
     wait_for(lambda: records_in(topic) == 3)
@@ -171,10 +172,12 @@ def test_a_relay_that_was_frozen_and_overtaken_does_no_harm(
     near = ("--ledger", f"kafka://{topic.bootstrap}/{topic.topic}", *far)
     frozen = start(*far, "relay")
     service.commit_change("a", "1")
-    wait_for(lambda: records_in(topic) == 2)  # the event, and how the source is
+    # The event, and how the source is; and the relay has heard that both are there.
+    wait_for(lambda: records_in(topic) == 2 and service.waiting() == [])
     network.is_deaf = True
-    service.commit_change("a", "2")
-    service.commit_change("b", "1")
+    with service.engine.begin() as connection:  # one batch: no second is sent without an answer
+        service.change(connection, "a", "2")
+        service.change(connection, "b", "1")
     wait_for(lambda: records_in(topic) == 4)
     frozen.send_signal(signal.SIGSTOP)
     network.is_deaf = False
