@@ -22,7 +22,6 @@ from metaledger.producers.outbox import Outbox
 from metaledger.producers.relay import Relay
 from metaledger.schemas.codec import Codec
 from metaledger.schemas.events import Event
-from metaledger.schemas.image import ImageUpdated
 from metaledger.schemas.log import LogWriter
 from metaledger.schemas.log.embedded import EmbeddedLog, create_embedded_log
 from tests.servers import choice
@@ -30,7 +29,7 @@ from tests.servers.interface import Database
 from tests.servers.settings import Settings
 
 from .proof import Proof, Run, running
-from .race_service import IMAGES, SETTINGS, images, new_engine
+from .race_service import AGGREGATES, METADATA, SETTINGS, TABLES, new_engine, version_of
 from .race_writers import Plan
 
 WRITERS, PROCESSES = 16, 4
@@ -111,10 +110,11 @@ def our_relay(engine: Engine, writer: LogWriter) -> Relay:
 
 
 def _make_service(engine: Engine) -> None:
-    images.metadata.create_all(engine)
-    rows = [{"id": f"image-{number:02}", "version": 0} for number in range(IMAGES)]
+    METADATA.create_all(engine)
     with engine.begin() as connection:
-        connection.execute(insert(images), rows)
+        for aggregate in AGGREGATES:
+            kind, _, key = aggregate.partition(":")
+            connection.execute(insert(TABLES[kind]), {"id": key, "version": 0})
     administration.install(engine)
 
 
@@ -137,8 +137,12 @@ def _write(url: str, *, commits: int, seed: str) -> int:
 
 def _compared(engine: Engine, log: EmbeddedLog, retries: int) -> Outcome:
     with engine.connect() as connection:
-        versions = {row.id: row.version for row in connection.execute(select(images))}
-    told: dict[str, list[int]] = {image: [] for image in versions}
+        versions = {
+            f"{kind}:{row.id}": row.version
+            for kind, table in TABLES.items()
+            for row in connection.execute(select(table))
+        }
+    told: dict[str, list[int]] = {aggregate: [] for aggregate in versions}
     seen: set[str] = set()
     misnumbered = repeats = 0
     for event in _told(log):
@@ -146,16 +150,15 @@ def _compared(engine: Engine, log: EmbeddedLog, retries: int) -> Outcome:
             repeats += 1
             continue
         seen.add(event.meta.event_id)
-        assert isinstance(event.data, ImageUpdated)
-        version = int(event.data.change.set["version"] or 0)
-        told[event.data.image_id].append(version)
+        version = version_of(event.data)
+        told[event.meta.aggregate].append(version)
         misnumbered += version != event.meta.stream_seq
     return Outcome(
         committed=sum(versions.values()),
         lost=sum(len({*range(1, versions[it] + 1)} - {*told[it]}) for it in versions),
         doubled=sum(len(it) - len(set(it)) for it in told.values()),
         inverted=sum(map(_inversions, told.values())),
-        phantoms=sum(version > versions[image] for image, it in told.items() for version in it),
+        phantoms=sum(version > versions[which] for which, it in told.items() for version in it),
         misnumbered=misnumbered,
         repeats=repeats,
         waiting=administration.status(engine).rows_waiting,
@@ -170,7 +173,7 @@ def _told(log: EmbeddedLog) -> Iterator[Event]:
         offset = records[-1].position.offset + 1
         for record in records:
             event = codec.decode(record.value, record.sha256)
-            if event.meta.aggregate.startswith("image:"):
+            if event.meta.aggregate.partition(":")[0] in TABLES:
                 yield event
 
 

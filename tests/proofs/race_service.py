@@ -1,7 +1,9 @@
-"""The service whose writers race: its one table, and what a hook has to know of it.
+"""The service whose writers race: its tables, and what a hook has to know of them.
 
-Each image has a version, which every change raises by one. Whoever changes it says how often
-(`note`), so that what the hook tells is only true where its before-image is.
+It has images, instances and hypervisors. Each has a version, which every change raises by one, and
+tells it in an event of its kind; those of an instance are its disk's every other time. Whoever
+changes it says how often (`note`), so that what the hook tells is only true where its before-image
+is.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -28,23 +30,38 @@ from metaledger.producers.settings import ProducerSettings
 from metaledger.producers.watching.service import Change, Reading, Service, Watched
 from metaledger.producers.watching.union import Main, MainRow, Union
 from metaledger.producers.watching.watch import Watcher, watch
-from metaledger.schemas.events import Draft
+from metaledger.schemas.disk import DiskLayout, DiskLayoutChanged, DiskSource, SourceKind
+from metaledger.schemas.events import Draft, EventData
+from metaledger.schemas.hypervisor import HypervisorHostChanged
 from metaledger.schemas.identity import system_clock
 from metaledger.schemas.image import ImageUpdated, Mode, PropertyChange
+from metaledger.schemas.instance import InstanceSystemMetadataSaved
 
-IMAGES = 200
 SETTINGS = ProducerSettings(service="race", host="race-1")
 
-images = Table(
-    "images",
-    MetaData(),
-    Column("id", String(64), primary_key=True),
-    Column("version", Integer, nullable=False),
-    Column("deleted", Boolean, nullable=False, default=False),
+METADATA = MetaData()
+TABLES = {
+    kind: Table(
+        f"{kind}s",
+        METADATA,
+        Column("id", String(64), primary_key=True),
+        Column("version", Integer, nullable=False),
+        Column("deleted", Boolean, nullable=False, default=False),
+    )
+    for kind in ("image", "instance", "hypervisor")
+}
+# In one order, or the service would deadlock with itself.
+AGGREGATES = sorted(
+    [f"image:{number:02}" for number in range(90)]
+    + [f"instance:{number:02}" for number in range(90)]
+    + [f"hypervisor:{number:02}" for number in range(20)]
 )
 # The hook locks the counter before the row, and who emits behind it: they meet crosswise.
 _IMPATIENT = {"options": "-c deadlock_timeout=50ms"}
-_UNION = Union(Main(table=images, key=images.c.id, read={"version": images.c.version}))
+_UNIONS = {
+    kind: Union(Main(table=table, key=table.c.id, read={"version": table.c.version}))
+    for kind, table in TABLES.items()
+}
 
 
 def new_engine(url: str) -> Engine:
@@ -57,10 +74,13 @@ def new_engine(url: str) -> Engine:
 
 
 def hooked(engine: Engine, outbox: Outbox) -> Callable[[Connection, str, int], None]:
-    """Has the engine watched, as the plugin does; gives `note` (the image was raised so often)."""
+    """Has the engine watched, as the plugin does; gives `note` (what was raised so often)."""
     service: Service[int] = Service(
         name="race",
-        tables={images.name: Watched(kind="image", key="id", registers=True)},
+        tables={
+            table.name: Watched(kind=kind, key="id", registers=True)
+            for kind, table in TABLES.items()
+        },
         read=_read,
         happened=_happened,
         # All were made with the outbox, at version 0.
@@ -71,43 +91,72 @@ def hooked(engine: Engine, outbox: Outbox) -> Callable[[Connection, str, int], N
     )
     watcher = Watcher(service, outbox=outbox, context=SETTINGS.context, clock=system_clock)
     watch(engine, [watcher])
-
-    def note(connection: Connection, image: str, raised: int) -> None:
-        service.transactions.note(connection, f"image:{image}", raised)
-
-    return note
+    return service.transactions.note
 
 
-def raised(connection: Connection, image: str) -> int:
-    """Raises the image's version; returns it."""
-    which = images.c.id == image
-    connection.execute(update(images).where(which).values(version=images.c.version + 1))
-    version: int = connection.execute(select(images.c.version).where(which)).scalar_one()
+def raised(connection: Connection, aggregate: str) -> int:
+    """Raises the aggregate's version; returns it."""
+    kind, _, key = aggregate.partition(":")
+    table = TABLES[kind]
+    which = table.c.id == key
+    connection.execute(update(table).where(which).values(version=table.c.version + 1))
+    version: int = connection.execute(select(table.c.version).where(which)).scalar_one()
     return version
 
 
-def draft(image: str, version: int) -> Draft:
-    """The event that tells that the image has this version."""
-    data = _updated(image, version)
-    return Draft(data=data, aggregate=data.aggregate, context=SETTINGS.context())
+def draft(aggregate: str, version: int) -> Draft:
+    """The event that tells that the aggregate has this version."""
+    return Draft(data=_told(aggregate, version), aggregate=aggregate, context=SETTINGS.context())
 
 
-def _updated(image: str, version: int) -> ImageUpdated:
-    change = PropertyChange(mode=Mode.MERGE, set={"version": str(version)})
-    return ImageUpdated(image_id=image, change=change)
+def version_of(data: EventData) -> int:
+    """The version that an event tells."""
+    match data:
+        case ImageUpdated():
+            return int(data.change.set["version"] or 0)
+        case InstanceSystemMetadataSaved():
+            return int(data.after["version"] or 0)
+        case DiskLayoutChanged():
+            return data.layout.size_bytes
+        case HypervisorHostChanged():
+            return int(data.to_host)
+        case _:
+            raise AssertionError(data)
+
+
+def _told(aggregate: str, version: int) -> EventData:
+    kind, _, key = aggregate.partition(":")
+    named = {"version": str(version)}
+    match kind:
+        case "image":
+            return ImageUpdated(image_id=key, change=PropertyChange(mode=Mode.MERGE, set=named))
+        case "hypervisor":
+            hosts = {"from_host": str(version - 1), "to_host": str(version)}
+            return HypervisorHostChanged(hypervisor_id=key, **hosts)
+    if version % 2:
+        return InstanceSystemMetadataSaved(instance_uuid=key, operation="race", after=named)
+    source = DiskSource(kind=SourceKind.FUNCTION, function="mkfs")
+    layout = DiskLayout(
+        version="1", backend="qcow2", format="qcow2", size_bytes=version, source=source
+    )
+    return DiskLayoutChanged(instance_uuid=key, disk="disk", layout=layout, reason="race")
 
 
 def _read(connection: Connection, aggregates: Collection[str]) -> Reading[int]:
-    rows = _UNION.rows(connection, [it.removeprefix("image:") for it in aggregates])
-    return Reading(
-        {f"image:{it.id}": it.columns["version"] for it in rows if isinstance(it, MainRow)}
-    )
+    states: dict[str, int] = {}
+    for kind, union in sorted(_UNIONS.items()):
+        keys = [it.removeprefix(f"{kind}:") for it in aggregates if it.startswith(f"{kind}:")]
+        rows = union.rows(connection, keys) if keys else ()
+        states |= {
+            f"{kind}:{it.id}": it.columns["version"] for it in rows if isinstance(it, MainRow)
+        }
+    return Reading(states)
 
 
-def _happened(_connection: Connection, change: Change[int]) -> Sequence[ImageUpdated]:
+def _happened(_connection: Connection, change: Change[int]) -> Sequence[EventData]:
     assert isinstance(change.before, int)
     assert isinstance(change.note, int)
-    return [_updated(change.aggregate.removeprefix("image:"), change.before + change.note)]
+    return [_told(change.aggregate, change.before + change.note)]
 
 
 def _on_sqlite_connect(connection: Any, _record: object) -> None:

@@ -1,15 +1,16 @@
 """The writers of the race: a program of its own, as one process of the service would be.
 
-Each image has a version in a table of the service's own, which every change raises by one. So the
-truth is the service's: what was committed of an image is 1, 2, 3 … up to its version, in this
-order, and its row's lock, not ours, made the order. Each event tells the version that it made.
+Each aggregate has a version in a table of the service's own, which every change raises by one. So
+the truth is the service's: what was committed of an aggregate is 1, 2, 3 … up to its version, in
+this order, and its row's lock, not ours, made the order. Each event tells the version that it made.
 
-A transaction changes one image or more, waits where it may hurt (before the event is written, and
-behind it, before the commit), and is rolled back one time in ten. What the database ends (deadlock,
-busy) runs again, as a service's does. Half of them are watched by the hook; of the others events go
-through the emitter or straight into the outbox, so that rows of the outbox stand uncommitted for as
-long as the longest transaction. What a lock told the hook it may have to learn again: there are
-events of its own transaction that it does not know of, and savepoints that are rolled back.
+A transaction changes one aggregate or more, waits where it may hurt (before the event is written,
+and behind it, before the commit), and is rolled back one time in ten. What the database ends
+(deadlock, busy) runs again, as a service's does. Half of them are watched by the hook; of the
+others events go through the emitter or straight into the outbox, so that rows of the outbox stand
+uncommitted for as long as the longest transaction. What a lock told the hook it may have to learn
+again: there are events of its own transaction that it does not know of, and savepoints that are
+rolled back.
 
     python -m tests.proofs.race_writers PLAN      with the plan as JSON; prints how often it retried
 """
@@ -27,7 +28,7 @@ from sqlalchemy.exc import OperationalError
 from metaledger.producers.emitter import Emitter
 from metaledger.producers.outbox import Outbox
 
-from .race_service import IMAGES, SETTINGS, draft, hooked, new_engine, raised
+from .race_service import AGGREGATES, SETTINGS, draft, hooked, new_engine, raised
 
 ROLLED_BACK = 0.1
 SEVERAL = 0.2
@@ -58,10 +59,10 @@ class Change:
     """One transaction, drawn before it is tried: a retry does the same again.
 
     `is_told_beside`: the hook's transaction has events that the hook does not know of. `is_undone`:
-    each image is changed behind a savepoint first, and that is rolled back.
+    each aggregate is changed behind a savepoint first, and that is rolled back.
     """
 
-    images: tuple[str, ...]
+    aggregates: tuple[str, ...]
     is_watched: bool
     is_emitted: bool
     is_told_beside: bool
@@ -73,10 +74,9 @@ class Change:
 def draw(random: Random) -> Change:
     """The next change."""
     several = random.random() < SEVERAL
-    chosen = random.sample(range(IMAGES), random.randint(2, 3) if several else 1)
+    chosen = random.sample(AGGREGATES, random.randint(2, 3) if several else 1)
     return Change(
-        # In one order, or the service would deadlock with itself.
-        images=tuple(f"image-{number:02}" for number in sorted(chosen)),
+        aggregates=tuple(sorted(chosen)),
         is_watched=random.random() < WATCHED,
         is_emitted=random.random() < EMITTED,
         is_told_beside=random.random() < TOLD_BESIDE,
@@ -124,27 +124,27 @@ class Writer:
 
     def _apply(self, connection: Connection, change: Change) -> None:
         early, late = change.delays_s
-        for image in change.images:
+        for aggregate in change.aggregates:
             if change.is_undone:
                 with connection.begin_nested() as savepoint:
-                    raised(connection, image)
+                    raised(connection, aggregate)
                     savepoint.rollback()
             if change.is_watched:
-                self._change_watched(connection, image, change)
+                self._change_watched(connection, aggregate, change)
             else:
-                self._change(connection, image, change)
-            time.sleep(early / len(change.images))
+                self._change(connection, aggregate, change)
+            time.sleep(early / len(change.aggregates))
         time.sleep(late)
 
-    def _change_watched(self, connection: Connection, image: str, change: Change) -> None:
-        version = raised(connection, image)
+    def _change_watched(self, connection: Connection, aggregate: str, change: Change) -> None:
+        version = raised(connection, aggregate)
         if change.is_told_beside:
-            self._outbox.record(connection, [draft(image, version)])
-            raised(connection, image)
-        self._note(connection, image, 1 + change.is_told_beside)
+            self._outbox.record(connection, [draft(aggregate, version)])
+            raised(connection, aggregate)
+        self._note(connection, aggregate, 1 + change.is_told_beside)
 
-    def _change(self, connection: Connection, image: str, change: Change) -> None:
-        drafts = [draft(image, raised(connection, image))]
+    def _change(self, connection: Connection, aggregate: str, change: Change) -> None:
+        drafts = [draft(aggregate, raised(connection, aggregate))]
         if change.is_emitted:
             self._emitter.emit(connection, drafts)
         else:
