@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, delete, inspect, select, text, update
 from sqlalchemy.sql import quoted_name
 
 from metaledger.projector.database import schema_of, translated, writing
-from metaledger.schemas.errors import UsageError, VersionMismatch
+from metaledger.schemas.errors import NewerVersion, UsageError, VersionMismatch
 from metaledger.schemas.tables import (
     METADATA,
     PRIVATE,
@@ -56,7 +56,7 @@ def migrate(engine: Engine) -> ReadModel:
     """Creates the read model in an empty database, or brings it up to this build's version.
 
     Where the generation's tables change, they are empty afterwards and `project` fills them again.
-    Raises VersionMismatch where a newer build made it, UsageError in another program's SQLite file.
+    Raises NewerVersion where a newer build made it, UsageError in another program's SQLite file.
     """
     with translated(engine):
         if engine.dialect.name == "sqlite":
@@ -67,7 +67,7 @@ def migrate(engine: Engine) -> ReadModel:
                 connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SHARED}"))
             found = _revision(connection)
             if found not in (None, *_known()):
-                raise VersionMismatch(_NEWER)
+                raise NewerVersion(_NEWER)
             if found != REVISION:
                 _upgrade(connection)
             _bring_generation(connection)
@@ -114,11 +114,12 @@ def _checked(connection: Connection) -> ReadModel:
             _refuse_foreign(connection)
         raise VersionMismatch(_EMPTY)
     if found != REVISION:
-        raise VersionMismatch(_OLDER if found in _known() else _NEWER)
+        raise VersionMismatch(_OLDER) if found in _known() else NewerVersion(_NEWER)
     on = connection.execution_options(schema_translate_map=_places(connection))
     row = on.execute(select(read_model)).one_or_none()
     if row is None or row.format != FORMAT:
-        raise VersionMismatch(_NEWER if row is not None and row.format > FORMAT else _OLDER)
+        is_newer = row is not None and row.format > FORMAT
+        raise NewerVersion(_NEWER) if is_newer else VersionMismatch(_OLDER)
     return ReadModel(generation=row.generation, topic_id=row.topic_id, partitions=row.partitions)
 
 
@@ -157,7 +158,7 @@ def _bring_generation(connection: Connection) -> None:
     if row is None:
         connection.execute(read_model.insert().values(format=FORMAT, generation=1))
     elif row.format > FORMAT:
-        raise VersionMismatch(_NEWER)
+        raise NewerVersion(_NEWER)
     elif row.format < FORMAT:
         _drop_generation(connection)
         # The replay admits every event again.

@@ -89,6 +89,10 @@ class VersionMismatch(OperatorError):
     """A database's schema is of another version than this build: `metaledger migrate` mends it."""
 
 
+class NewerVersion(VersionMismatch):
+    """A newer build made the database's schema: another build is needed, and no command helps."""
+
+
 class Unrecorded(MetaledgerError):
     """A change could not be recorded, and `strict` has it fail rather than go unrecorded."""
 

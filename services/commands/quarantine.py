@@ -119,11 +119,7 @@ def show(shell: Shell, where: Where) -> int:
 
 def release(shell: Shell, aggregate: Aggregate) -> int:
     """Let what waits for an aggregate have its turn again, in the log's order."""
-    if not all(aggregate.partition(":")):
-        raise UsageError(
-            f"{aggregate} is no aggregate: give KIND:ID, such as image:ID; `metaledger quarantine "
-            "list` has those that wait"
-        )
+    _check_aggregate(aggregate)
     settings = shell.settings
     with parts.open_log(settings) as log, parts.open_store(settings) as store:
         rules = Rules(
@@ -160,6 +156,7 @@ def skip(shell: Shell, where: Where, reason: Reason) -> int:
 
 def accept_gap(shell: Shell, aggregate: Aggregate, reason: Reason) -> int:
     """Decide that the numbers an aggregate waits for will never come."""
+    _check_aggregate(aggregate)
     settings = shell.settings
     with parts.open_store(settings) as store:
         draft = decisions.accept_gap(
@@ -180,6 +177,14 @@ def _decided(shell: Shell, draft: Draft) -> int:
 
     shell.output.answer(document, view)
     return DONE
+
+
+def _check_aggregate(aggregate: str) -> None:
+    if not all(aggregate.partition(":")):
+        raise UsageError(
+            f"{aggregate} is no aggregate: give KIND:ID, such as image:ID; `metaledger quarantine "
+            "list` has those that wait"
+        )
 
 
 def _position(where: str) -> Position:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from metaledger.producers import administration
 from metaledger.producers.administration import OutboxStatus
-from metaledger.schemas.errors import MetaledgerError, UsageError
+from metaledger.schemas.errors import MetaledgerError, NewerVersion, UsageError
 from metaledger.schemas.identity import system_clock
 from metaledger.services import health, parts, queries
 from metaledger.services.health import Partition, Problem
@@ -93,8 +93,10 @@ class _Seen:
         except MetaledgerError as error:
             self.unreachable = self.unreachable or error.retriable
             helps = wrong if wrong and isinstance(error, UsageError) else command
-            # What only does not answer is not to be made anew.
-            helps = "metaledger doctor" if error.retriable else helps
+            # What only does not answer is not to be made anew, nor what this build cannot read; the
+            # doctor says which build this is.
+            is_no_matter = error.retriable or isinstance(error, NewerVersion)
+            helps = "metaledger doctor" if is_no_matter else helps
             self.failures.append(Problem(f"{name}: {error}", helps))
             return None
 

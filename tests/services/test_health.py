@@ -1,3 +1,4 @@
+import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -193,3 +194,13 @@ def test_a_read_model_that_cannot_be_one_is_not_to_be_migrated(metaledger, home)
         ]
         assert helps == "metaledger status --read-model sqlite:///FILE|postgresql://…"
         assert metaledger("migrate", "--read-model", url).status == 2
+
+
+@pytest.mark.parametrize(("build", "help_"), [(0, "metaledger migrate"), (99, "metaledger doctor")])
+def test_a_read_model_of_a_newer_build_is_not_to_be_migrated(metaledger, home, build, help_):
+    metaledger("emit", SCENARIO)
+    metaledger("migrate")
+    with sqlite3.connect(home / "metaledger-read.db") as file:
+        file.execute("UPDATE read_model SET format = ?", [build])
+    problems = metaledger("--json", "status").document["problems"]
+    assert help_ in [one["help"] for one in problems if one["what"].startswith("the read model: ")]

@@ -130,8 +130,9 @@ def test_a_release_that_frees_nothing_names_what_may(metaledger):
 
 @pytest.mark.usefixtures("gap")
 @pytest.mark.parametrize("bare", ["i-1", "image:", ":i-1"])
-def test_an_aggregate_without_its_kind_is_asked_for_it(metaledger, bare):
-    result = metaledger("quarantine", "release", bare)
+@pytest.mark.parametrize("decision", [("release",), ("accept-gap", "--reason", "gone")])
+def test_an_aggregate_without_its_kind_is_asked_for_it(metaledger, bare, decision):
+    result = metaledger("quarantine", *decision, bare)
     assert result.status == 2
     assert result.err == (
         f"metaledger: {bare} is no aggregate: give KIND:ID, such as image:ID; `metaledger "
