@@ -125,7 +125,7 @@ set_up
 temporary_folder
 
 # Three at a time on two cores: each has servers of its own, and waits for them half of its time.
-at_once="-n 3 --dist loadfile"
+at_once="-n 3 --dist loadfile --no-loadscope-reorder"
 rest="nova or slow"
 # shellcheck disable=SC2086 # lists of words
 case ${1:-} in

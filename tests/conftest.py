@@ -46,6 +46,26 @@ _MARKERS = {
 
 _SLOW = {"own_broker", "own_postgres", "own_mariadb"}
 
+# What takes a minute or more begins first (`test.sh` has xdist keep the order), or at the end one
+# worker would be busy with such a file and the others idle.
+_LONGEST = {
+    "folds/test_every_aggregate.py",
+    "folds/test_instance_laws.py",
+    "folds/test_oracle.py",
+    "glance/test_lifecycle.py",
+    "glance/test_same_story.py",
+    "glance/test_watch.py",
+    "producers/test_inside_transaction.py",
+    "producers/test_relay.py",
+    "projector/test_laws.py",
+    "projector/test_placement_view.py",
+    "projector/test_stage.py",
+    "services/test_guard.py",
+    "services/test_relay.py",
+    "services/test_scenario.py",
+    "whole_way/test_whole_way.py",
+}
+
 # Where an operator's commands look last, whatever HOME a test gives them.
 _OF_THE_MACHINE = Path("/etc/metaledger/metaledger.toml")
 
@@ -93,6 +113,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             item.add_marker(_MARKERS[fixture])
         if fixture in _SLOW:
             item.add_marker("slow")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def is_short(item: pytest.Item) -> bool:
+        return item.nodeid.partition("::")[0].removeprefix("tests/") not in _LONGEST
+
+    items.sort(key=is_short)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
