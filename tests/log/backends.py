@@ -79,7 +79,7 @@ class Kafka:
 
     def __init__(self, bootstrap: str) -> None:
         self.settings = KafkaSettings(
-            bootstrap=bootstrap, topic=f"log-{uuid4().hex}", send_timeout_s=12, session_timeout_s=2
+            bootstrap=bootstrap, topic=f"log-{uuid4().hex}", send_timeout_s=12, session_timeout_s=6
         )
 
     def create(self) -> None:

@@ -1,5 +1,6 @@
 """What the tests of the writing side are made of: a small service, its events, a log that fails."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -60,13 +61,17 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = START
+        self._ticking = threading.Lock()
 
     def __call__(self) -> datetime:
-        self.now += timedelta(microseconds=1)
-        return self.now
+        # Two threads that tick at once could turn it back.
+        with self._ticking:
+            self.now += timedelta(microseconds=1)
+            return self.now
 
     def add(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
+        with self._ticking:
+            self.now += timedelta(seconds=seconds)
 
 
 @dataclass

@@ -162,9 +162,11 @@ def deadlock(shop: Shop) -> list[str]:
 
 def deadlock_beside(shop: Shop) -> list[str]:
     """Each has changed one image, and they meet crosswise at what tells nothing; the loser tries
-    again.
+    again once the other is through: PostgreSQL gives a row that an abort has freed to whoever asks
+    first, not to who waits.
     """
     engine, met, notes = shop.engine(), threading.Barrier(2), list[str]()
+    through = threading.Event()
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE IF EXISTS shelves"))
         connection.execute(text("CREATE TABLE shelves (id int PRIMARY KEY)"))
@@ -172,13 +174,18 @@ def deadlock_beside(shop: Shop) -> list[str]:
 
     def run(image: str, first: int, second: int) -> None:
         for is_first in (True, False):
+            has_both = False
             with noting(notes), engine.begin() as connection:
                 shop.change(connection, image, "1")
                 lock_shelf(connection, first)
                 if is_first:
                     met.wait()
                 lock_shelf(connection, second)
+                has_both = True
+            if has_both:
+                through.set()
                 return
+            assert through.wait(60)
 
     def lock_shelf(connection: Connection, number: int) -> None:
         connection.execute(text("SELECT id FROM shelves WHERE id = :id FOR UPDATE"), {"id": number})
@@ -194,7 +201,7 @@ def retried_deadlock(shop: Shop) -> list[str]:
     shop.warm(shop.service.listened(facade.writer.get_engine()))
     met, attempts = threading.Barrier(2), list[str]()
 
-    @wrap_db_retry(max_retries=5, retry_interval=0.01, retry_on_deadlock=True)
+    @wrap_db_retry(max_retries=5, retry_interval=0.5, retry_on_deadlock=True)
     def run(first: str, second: str) -> None:
         attempts.append(first)
         is_first = attempts.count(first) == 1
@@ -445,7 +452,8 @@ def still_open(service: Service) -> int:
 
 _OPEN = {
     "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE xact_start IS NOT NULL"
-    " AND datname = current_database() AND pid <> pg_backend_pid()",
+    " AND backend_type = 'client backend' AND datname = current_database()"
+    " AND pid <> pg_backend_pid()",
     "mysql": "SELECT count(*) FROM information_schema.innodb_trx"
     " JOIN information_schema.processlist ON id = trx_mysql_thread_id"
     " WHERE db = DATABASE() AND id <> connection_id()",

@@ -306,7 +306,7 @@ def _follow(url: str, ledger: Ledger, stop: threading.Event) -> None:
 def _wait_for_end(url: str, ledger: Ledger) -> None:
     end = ledger.log.bounds()[0][1]
     with store_of(url) as store:
-        for _ in range(600):
+        for _ in range(2_400):
             if store.positions([0])[0] == end:
                 return
             threading.Event().wait(0.05)

@@ -18,12 +18,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .interface import ServerFailed
+from .settings import worker_number
 
 HOST = "127.0.0.1"
 
 # Below Linux's range for outgoing connections (32768 and up), or one of those could take the port
 # of a server that is down for a moment.
 _PORTS = range(20_000, 32_000)
+# Each of pytest-xdist's workers has ports of its own: what is chosen is bound only seconds later.
+_STRIPES = 8
+_given: set[int] = set()
 _POLL_S = 0.05
 _LOG_TAIL_CHARS = 4_000
 
@@ -31,9 +35,12 @@ _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="servers")
 
 
 def free_port() -> int:
-    """A port of loopback that nothing listens on now."""
+    """A port of loopback that nothing listens on now, and that was not given before."""
+    ports = _PORTS[worker_number() % _STRIPES :: _STRIPES]
     while True:
-        port = random.choice(_PORTS)
+        port = random.choice(ports)
+        if port in _given:
+            continue
         with socket.socket() as probe:
             # As the servers do: a port with connections in TIME_WAIT is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -41,6 +48,7 @@ def free_port() -> int:
                 probe.bind((HOST, port))
             except OSError:
                 continue
+        _given.add(port)
         return port
 
 

@@ -38,3 +38,8 @@ def from_environment() -> Settings:
         ci=os.environ.get("CI", "").lower() in {"1", "true"},
         java_home=Path(java_home) if java_home else None,
     )
+
+
+def worker_number() -> int:
+    """Which of pytest-xdist's workers this is; 0 where there are none."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))

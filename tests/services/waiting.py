@@ -3,7 +3,7 @@
 import time
 
 
-def wait_for(condition, timeout_s=60):
+def wait_for(condition, timeout_s=180):
     """Until the condition holds; fails after a time in which it must have."""
     deadline = time.monotonic() + timeout_s
     while not condition():
