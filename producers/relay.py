@@ -31,8 +31,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from metaledger.producers import drain
-from metaledger.producers.counters import PROGRESS_PREFIX, read_stream
+from metaledger.producers import drain, sending
+from metaledger.producers.counters import PROGRESS_PREFIX, Stream, read_stream
 from metaledger.producers.database import reading
 from metaledger.producers.guard import described
 from metaledger.producers.lease import Lease, LeaseLost
@@ -86,7 +86,7 @@ class _Planned:
     plan: Plan
     records: Sequence[NewRecord]
     sent: dict[str, Sent]
-    stream_id: str
+    source: Stream
     more: bool
 
 
@@ -153,7 +153,7 @@ class Relay:
         unsent = next(iter(settled.unsent), None)
         if unsent is None:
             self._note(None)
-        reported = unsent is None and self._report(planned.stream_id)
+        reported = unsent is None and self._report(planned.source)
         return Round(
             sent=len(settled.acknowledged),
             refused=len(settled.refused),
@@ -271,7 +271,7 @@ class Relay:
             source = read_stream(connection)
             plan, sent, more = self._plan(connection, source.stream_id, under_way, expected)
             records = drain.read_records(connection, plan.rows)
-        return _Planned(plan, records, sent, source.stream_id, more)
+        return _Planned(plan, records, sent, source, more)
 
     def _plan(
         self,
@@ -320,14 +320,14 @@ class Relay:
         for aggregate, reason in held.items():
             _log.error("aggregate held", aggregate=aggregate, reason=reason)
 
-    def _report(self, stream_id: str) -> bool:
+    def _report(self, source: Stream) -> bool:
         """Writes a SourceProgressed for each partition when it is time; they are sent next."""
         if self._settings.progress_interval_s is None:
             return False
         # Before the reading: what was committed until now is seen by it.
         now = self._clock()
         interval = timedelta(seconds=self._settings.progress_interval_s)
-        if self._progress_at is not None and now < self._progress_at + interval:
+        if not sending.is_report_due(source, self._progress_at, now, interval=interval):
             return False
         self._settle()
         with self._engine.begin() as connection:
@@ -343,7 +343,7 @@ class Relay:
             drafts = [
                 Draft(
                     data=data,
-                    aggregate=f"{PROGRESS_PREFIX}{stream_id}/{partition}",
+                    aggregate=f"{PROGRESS_PREFIX}{source.stream_id}/{partition}",
                     context=self._outbox.settings.context(),
                     occurred_at=now,
                 )
@@ -389,7 +389,7 @@ class Relay:
 
 
 def _settled(planned: _Planned, outcomes: Sequence[Outcome]) -> Settled:
-    return settle(planned.plan.rows, outcomes, planned.sent, stream_id=planned.stream_id)
+    return settle(planned.plan.rows, outcomes, planned.sent, stream_id=planned.source.stream_id)
 
 
 # Whatever the log will say of a record that it takes.

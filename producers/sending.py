@@ -11,9 +11,17 @@ a run without holes that begins with what was not acknowledged.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
 
 from metaledger.schemas.log import Outcome, Position, Refused
+
+if TYPE_CHECKING:
+    from metaledger.producers.counters import Stream
+
+# The guard trusts the last report: what a reseed marks, which may take it some time, is told soon.
+_RESEEDING = timedelta(seconds=30)
+_WHILE_RESEEDING = timedelta(seconds=1)
 
 
 class Waiting(NamedTuple):
@@ -166,3 +174,15 @@ def _moved(before: Sent, row: Waiting) -> Sent:
     if (row.epoch, row.stream_seq) <= (before.epoch, before.seq):
         return replace(before, held=False)
     return Sent(row.epoch, row.stream_seq)
+
+
+def is_report_due(
+    source: "Stream", reported_at: datetime | None, now: datetime, *, interval: timedelta
+) -> bool:
+    """Whether it is to be told how the source is, which was told at `reported_at` last."""
+    if reported_at is None:
+        return True
+    began_at = source.epoch_began_at if source.epoch > 1 else None
+    if began_at is not None and now < began_at + _RESEEDING:
+        interval = min(interval, _WHILE_RESEEDING)
+    return now >= reported_at + interval

@@ -393,6 +393,28 @@ def test_a_reseed_says_nothing_of_what_the_relay_tells_itself(
     assert service.status().unrecorded_aggregates == 0
 
 
+def test_what_a_reseed_marks_is_told_soon(
+    service: Service, log: EmbeddedLog, writer: FailingLog
+) -> None:
+    """The guard trusts the last report."""
+
+    def lacking() -> list[int]:
+        events = [CODEC.decode(it.value, it.sha256) for it in log.read(0, records_max=1000)]
+        reports = [it.data for it in events if isinstance(it.data, SourceProgressed)]
+        return [it.unrecorded_aggregates for it in reports]
+
+    service.commit_change("a", "1")
+    relay = new_relay(service, writer, progress_interval_s=3600)
+    relay.drain()
+    administration.reseed(service.engine, clock=service.clock)
+    service.clock.add(1)
+    relay.drain()
+    assert lacking() == [0, 1]
+    service.clock.add(30)
+    relay.drain()
+    assert lacking() == [0, 1]
+
+
 def test_progress_tells_how_the_source_is(
     service: Service, log: EmbeddedLog, writer: FailingLog
 ) -> None:
