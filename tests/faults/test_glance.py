@@ -60,7 +60,7 @@ class Installation:
         assert "relay.started" in relay.stderr.readline()
         wait_for(lambda: self.answer("outbox", "status")["rows_waiting"] == 0)
         relay.send_signal(signal.SIGTERM)
-        assert relay.wait(timeout=20) == 0
+        assert relay.wait(timeout=60) == 0
         assert self.run("project").status == 0
 
     def execute(self, statement):

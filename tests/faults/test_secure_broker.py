@@ -60,7 +60,7 @@ def test_relay_and_projector_are_let_in_and_tell_no_password(metaledger, start, 
         daemon.send_signal(signal.SIGTERM)
     texts = [text for one in told for text in (one.out, one.err)]
     for daemon in (relay, projector):
-        texts += daemon.communicate(timeout=20)
+        texts += daemon.communicate(timeout=60)
         assert daemon.returncode == 0
     assert not [text for text in texts if PASSWORD in text]
 

@@ -14,18 +14,18 @@ whole group of the service's processes is ended, gently or not, and nothing else
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..servers.process import free_port
 from . import config
 from .client import Client
 from .environment import Environment
 
 PASTE_FOLDER = Path(__file__).parent / "paste"
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
 MANAGE_TIMEOUT_S = 300
 STOP_TIMEOUT_S = 20
 POLL_S = 0.1  # how often readiness is asked for; nothing is ordered by it
@@ -79,7 +79,7 @@ class Glance:
 
     def manage(self, *arguments: str) -> str:
         """Runs glance-manage with this configuration; returns what it printed."""
-        self._write_configuration(port=self._port() if not self.url else None)
+        self._write_configuration(port=free_port() if not self.url else None)
         done = subprocess.run(
             (self._environment.tool("glance-manage"), "--config-file", self.conf_path, *arguments),
             env=self._variables,
@@ -99,7 +99,7 @@ class Glance:
     def start(self) -> None:
         """Starts uWSGI and returns once HTTP answers. Raises GlanceFailed."""
         for _ in range(STARTS_MAX):
-            port = self._port()
+            port = free_port()
             self._write_configuration(port=port)
             with self.log_path.open("ab") as log:
                 self._process = subprocess.Popen(
@@ -175,9 +175,3 @@ class Glance:
                 pass
             time.sleep(POLL_S)
         return False
-
-    @staticmethod
-    def _port() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])

@@ -5,6 +5,7 @@ The tables are those that the hook reads, for each database made by SQLAlchemy; 
 real Glance's.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -279,12 +280,14 @@ def rename(connection: Connection, image_id: str, name: str) -> None:
 def halting(engine: Engine, commits: int) -> Iterator[None]:
     """The process ends just before that commit, counted from 0."""
     left = commits
+    counting = threading.Lock()
 
     def commit(_connection: object) -> None:
         nonlocal left
-        if left == 0:
-            raise Halted
-        left -= 1
+        with counting:
+            if left == 0:
+                raise Halted
+            left -= 1
 
     event.listen(engine, "commit", commit)
     try:

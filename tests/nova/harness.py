@@ -18,7 +18,7 @@ from tests.glance.environment import Environment
 # [database] connection_parameters
 PLUGIN = {"OS_DATABASE__CONNECTION_PARAMETERS": "plugin=metaledger"}
 RUNNER = Path(__file__).with_name("functional.py")
-TIMEOUT_S = 1200
+TIMEOUT_S = 3600
 TAIL_CHARS = 6000
 
 

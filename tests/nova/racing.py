@@ -166,7 +166,7 @@ def _nodes_told(tables: Tables) -> dict[str, Any]:
 def compute_service(folder: Path) -> Identity:
     """What a process of nova-compute tells of its hypervisors by, as it has just started."""
     settings = ProducerSettings(service="nova-compute", host="compute")
-    return Identity(Spool(folder / SPOOL, settings), settings.context)
+    return Identity(Spool(folder / SPOOL, settings, wait_s=120), settings.context)
 
 
 def hypervisor(uuid: str, host: str) -> Hypervisor:

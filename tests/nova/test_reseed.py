@@ -26,7 +26,7 @@ def nova(home: Path) -> Iterator[Cell]:
     """A cell from which one instance was evacuated, with all that may be gone."""
     config = home / ".config" / "metaledger" / "metaledger.toml"
     config.parent.mkdir(parents=True)
-    config.write_text("guard_wait_s = 0.0\n")
+    config.write_text("guard_wait_s = 0.0\nguard_source_lag_max_s = 3600.0\n")
     with cell(URL) as made:
         with made.stock.begin() as connection:
             row = {"uuid": "hv-3", "host": "host-3", "hypervisor_hostname": "n", "deleted": 0}
@@ -46,7 +46,7 @@ def relay(metaledger: Run, start: Callable) -> Callable[[], None]:
         daemon = start("relay", URL)
         wait_for(lambda: (now := status())["progress_at"] != before and not now["rows_waiting"])
         daemon.send_signal(signal.SIGTERM)
-        daemon.communicate(timeout=20)
+        daemon.communicate(timeout=60)
         assert metaledger("project").status == 0
 
     return run

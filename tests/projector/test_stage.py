@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from metaledger.projector import stage
+from metaledger.projector import database, stage
 from metaledger.projector.judgements import JUDGED
 from metaledger.projector.lineage import DEPTH_MAX
 from metaledger.projector.stage import derive
@@ -633,6 +633,8 @@ def test_two_stages_at_once_work_off_each_mark_once(
     url: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "_MARKS_MAX", 50)  # so that each has some of them
+    # SQLite gives its lock to whoever asks first: one may wait for all that the other does.
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 120.0)
     events = numbered([declaring(f"i-{n}", f"i-{n + 1}") for n in range(300)])
     ledger.append(*events)
     ledger.project(url)
@@ -653,7 +655,7 @@ def test_two_stages_at_once_work_off_each_mark_once(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(180)
     assert not failures
     assert sum(done) == len(events)
     assert derived(dump(url)) == expected

@@ -41,7 +41,7 @@ ledger = "kafka://{bootstrap}/{topic}"
 read_model = "{read_model}"
 [kafka]
 send_timeout_s = 4.0
-session_timeout_s = 2.0
+session_timeout_s = 6.0
 [relay]
 outbox = "{service}"
 lease_s = 5.0
@@ -54,7 +54,7 @@ batch_records_max = 100
 batch_time_max_s = 0.1
 """
 _ROUND_S = 30.0
-_DRAIN_S = 180.0
+_DRAIN_S = 600.0
 # What a daemon may end with by itself: something could not be reached when it started.
 _UNREACHABLE = 3
 # By us; with SIGTERM where it came before anybody listened to it.

@@ -55,7 +55,7 @@ _EMITTED, _HOOKED = 2, 10
 _CHAIN_KILLS_MAX = 50
 _KILLED_AGAIN = 0.25
 _PREPARED = "hook, prepared"
-_LIFE_MAX_S = 120
+_LIFE_MAX_S = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,7 +289,7 @@ def grounds(run: Run) -> Iterator[list[Ground]]:
 
         def new_topic() -> KafkaSettings:
             name = f"crash-points-{next(number)}"
-            topic = KafkaSettings(bootstrap=broker.bootstrap, topic=name, send_timeout_s=10)
+            topic = KafkaSettings(bootstrap=broker.bootstrap, topic=name, send_timeout_s=60)
             create_topic(topic, partitions=2, replication=1)
             return topic
 

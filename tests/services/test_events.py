@@ -55,5 +55,5 @@ def test_following_goes_on_and_ends_cleanly(metaledger, home, start, number):
     third = json.loads(process.stdout.readline())
     assert [event["meta"]["stream_seq"] for event in (*first, third)] == [1, 2, 3]
     process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")

@@ -37,7 +37,7 @@ def test_an_embedded_ledger_is_made_and_filled(metaledger, service, start):
     # The ledger may be there and still empty.
     wait_for(lambda: metaledger("project").status == 0 and metaledger(*show).status == 0)
     relay.send_signal(signal.SIGTERM)
-    out, _ = relay.communicate(timeout=20)
+    out, _ = relay.communicate(timeout=60)
     assert (relay.returncode, out) == (0, "")
     shown = metaledger("--json", "outbox", "status", service).document
     assert (shown["lease_owner"], shown["held_aggregates"]) == (None, 0)

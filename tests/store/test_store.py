@@ -104,7 +104,7 @@ def test_of_two_that_move_one_checkpoint_one_is_fenced(url: str) -> None:
         holds = threading.Event()
 
         def rival() -> None:
-            holds.wait(10)
+            assert holds.wait(60)
             try:
                 moved(second, 0, 3)
                 outcomes.append("moved")
@@ -117,7 +117,7 @@ def test_of_two_that_move_one_checkpoint_one_is_fenced(url: str) -> None:
             transaction.move({0: Move(0, 7, AT)})
             holds.set()
             write(first, transaction, anomalies=Change(copied=[anomaly("a")]))
-        thread.join(10)
+        thread.join(60)
         assert outcomes == ["fenced"]
         assert first.positions([0]) == {0: 7}
 
@@ -129,7 +129,7 @@ def test_a_partition_that_is_held_fences_who_read_it_before(url: str) -> None:
         holds = threading.Event()
 
         def projector() -> None:
-            holds.wait(10)
+            assert holds.wait(60)
             try:
                 moved(second, 0, 3)
             except Fenced:
@@ -142,7 +142,7 @@ def test_a_partition_that_is_held_fences_who_read_it_before(url: str) -> None:
             holds.set()
             thread.join(0.2)
             order.append("release")
-        thread.join(10)
+        thread.join(60)
         assert order == ["release", "fenced"]
         found = second.checkpoints([0])[0]
         with second.transaction() as transaction:
