@@ -209,7 +209,7 @@ def require_installed(connection: Connection) -> None:
     if missing:
         raise UsageError(
             f"the outbox is not installed here ({min(missing)} is missing): run "
-            "`metaledger outbox install`"
+            "`metaledger outbox install URL`"
         )
 
 

@@ -36,7 +36,7 @@ from metaledger.schemas.errors import UsageError, VersionMismatch
 # Of the relay's own events, each of which tells all: a lost one is no lost change.
 PROGRESS_PREFIX = "stream:"
 
-_NOT_INSTALLED = "the outbox is not installed here: run `metaledger outbox install`"
+_NOT_INSTALLED = "the outbox is not installed here: run `metaledger outbox install URL`"
 
 # SQLite's old limit of variables in a statement is 999.
 _IN_LIST_MAX = 500
@@ -95,7 +95,7 @@ def read_stream(connection: Connection) -> Stream:
     if row.format_version != FORMAT_VERSION:
         raise VersionMismatch(
             f"the outbox's tables have format {row.format_version}, and this build reads and "
-            f"writes {FORMAT_VERSION}: run `metaledger outbox install` of the newer version"
+            f"writes {FORMAT_VERSION}: run `metaledger outbox install URL` of the newer version"
         )
     return Stream(stream_id=row.stream_id, epoch=row.epoch, epoch_began_at=row.epoch_began_at)
 

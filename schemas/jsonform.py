@@ -75,7 +75,7 @@ def _load(line: str) -> dict[str, Raw]:
     except RecursionError:
         raise InvalidEvent("", expected="an event", got="JSON nested too deeply") from None
     except json.JSONDecodeError as error:
-        got = f"{error.msg} at column {error.colno}"
+        got = f"what is none ({error.msg} at column {error.colno})"
         if line.startswith("\ufeff"):
             got = "a BOM at column 1"
         raise InvalidEvent("", expected="a JSON object", got=got) from error

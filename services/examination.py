@@ -223,7 +223,9 @@ def _owners(settings: Settings, clock: Clock) -> str:
             f"{found[0]}{more}; what is over is forgotten here after {LATELY.days} days"
         )
     types = {row["event_type"] for row in told}
-    return f"{len(types)} event types in the last {LATELY.days} days, each from its one owner"
+    return (
+        f"{len(types)} event types observed in the last {LATELY.days} days, each from its one owner"
+    )
 
 
 def _guard_streams(settings: Settings) -> str:

@@ -79,21 +79,23 @@ class Output:
         view: Callable[[Document], RenderableType],
         *,
         lines: bool,
-    ) -> None:
-        """Many answers in bounded memory: a JSON array, or with `lines` one document a line."""
-        if not self.as_json:
-            for document in documents:
+    ) -> int:
+        """Many answers in bounded memory: a JSON array, or with `lines` one document a line.
+
+        Returns how many there were.
+        """
+        count = 0
+        for count, document in enumerate(documents, 1):
+            if not self.as_json:
                 self.say(view(document))
-            return
-        if lines:
-            for document in documents:
+            elif lines:
                 self._write(json_text(document) + "\n")
-            return
-        opening = "["
-        for document in documents:
-            self._write(f"{opening}\n{json_text(document)}", at_once=False)
-            opening = ","
-        self._write("[]\n" if opening == "[" else "\n]\n")
+            else:
+                opening = "[" if count == 1 else ","
+                self._write(f"{opening}\n{json_text(document)}", at_once=False)
+        if self.as_json and not lines:
+            self._write("\n]\n" if count else "[]\n")
+        return count
 
     def _write(self, text: str, *, at_once: bool = True) -> None:
         with _while_somebody_reads():

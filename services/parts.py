@@ -154,7 +154,10 @@ def relay_source(
     if url is None and spool is None:
         url, spool = settings.relay.outbox, settings.relay.spool
     if (url is None) == (spool is None):
-        raise UsageError("relay what? Name an outbox's database or a spool's file, and not both")
+        raise UsageError(
+            "relay what? Give the URL of an outbox's database, or --spool FILE, and not both; or "
+            "set relay.outbox or relay.spool"
+        )
     producer = producer_settings(settings)
     if spool is not None:
         of_spool = Spool(spool, producer)

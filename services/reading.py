@@ -84,7 +84,7 @@ def _run_on_sqlite(connection: Connection, query: str) -> Answer:
     except (sqlite3.Error, sqlite3.Warning) as error:
         raise UsageError(f"the query is refused: {_sqlite_reason(error)}") from error
     if cursor.description is None:
-        raise UsageError("the query is refused: it returns no rows")
+        raise UsageError("the query is refused: it is none that returns rows")
     return Answer(tuple(column[0] for column in cursor.description), _sqlite_rows(cursor))
 
 

@@ -110,6 +110,11 @@ def answer_no(shell: Shell, sentence: str) -> int:
     """The answer is no: `null` for programs, one line for people."""
     if shell.output.as_json:
         shell.output.answer(None, tuple)
+    return say_no(sentence)
+
+
+def say_no(sentence: str) -> int:
+    """The answer is no, and there is a document that says so to programs."""
     sys.stderr.write(f"metaledger: {harmless(sentence)}\n")
     return NO
 

@@ -39,8 +39,7 @@ def doctor(
 ) -> int:
     """Check configuration, log, sizes, read model, registry, outbox, and hooked services.
 
-    A service that is started with several --config-file has each of its options here as often, in
-    the same order.
+    A service that is started with several --config-file has each of its options here as often.
     """
     given = {"glance": glance_conf, "nova": nova_conf, NOVA_COMPUTE: compute_conf}
     hooked = {service: files for service, files in given.items() if files}

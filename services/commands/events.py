@@ -16,7 +16,7 @@ from metaledger.services.daemon import stop_on_signal
 from metaledger.services.following import log_records
 from metaledger.services.output import Document, json_text
 from metaledger.services.parts import codec_of, open_log
-from metaledger.services.shell import DONE, Shell, add_command
+from metaledger.services.shell import DONE, Shell, add_command, say_no
 from metaledger.services.terminal import cell, harmless
 
 
@@ -43,7 +43,9 @@ def events(
         documents = _documents(
             log, codec_of(shell.settings), aggregates, stop.is_set, follow=follow
         )
-        shell.output.stream(documents, line, lines=follow)
+        count = shell.output.stream(documents, line, lines=follow)
+    if aggregates and not count and not follow:
+        return say_no(f"the log has no event of {' or '.join(sorted(aggregates))}")
     return DONE
 
 

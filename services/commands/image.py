@@ -1,6 +1,7 @@
 """`image show|history|explain`: one image, now or as of a time. `image lineage` is in `lineage`."""
 
 from datetime import datetime
+from typing import Any
 
 import typer
 from rich.table import Table
@@ -112,8 +113,7 @@ def image_as_of(connection: Connection, image_id: str, at: datetime | None) -> D
     else:
         if not queries.image.history(connection, image_id, at):
             return None
-        landmarks = {name: row[name] for name in _LANDMARKS if row[name] and row[name] <= at}
-        attributes = {**queries.image.attributes_as_of(connection, image_id, at), **landmarks}
+        attributes = _attributes_as_of(connection, row, at)
         properties = queries.image.properties_as_of(connection, image_id, at)
     return {
         "image_id": image_id,
@@ -121,6 +121,18 @@ def image_as_of(connection: Connection, image_id: str, at: datetime | None) -> D
         "attributes": attributes,
         "properties": properties,
     }
+
+
+def _attributes_as_of(connection: Connection, row: Row, at: datetime) -> Document:
+    """As those of now, null where it is not known, and more: what only the history has."""
+    told = dict[str, Any](queries.image.attributes_as_of(connection, row["image_id"], at))
+    if told.get("size") is not None:
+        told["size"] = int(told["size"])
+    unknown = {name: None for name in row if name != "image_id"}
+    # Its deletion ended all that was told; what it was then it is for ever.
+    last = row if row["deleted_at"] is not None and row["deleted_at"] <= at else unknown
+    passed = {name: row[name] if row[name] and row[name] <= at else None for name in _LANDMARKS}
+    return {name: last[name] for name in unknown} | told | passed
 
 
 def explained(row: Row) -> Document:

@@ -174,11 +174,10 @@ def _is_deleted(row: Row, at: datetime) -> bool:
 
 
 def _for_people(disk: Row) -> Row:
-    """With its source in one column; why a creation failed is known of now alone."""
+    """With its source in one column."""
     image, driver_info = disk["source_image_id"], disk["driver_info"]
     return {
         **disk,
         "source": disk["source_function"] if image is None else image,
-        "last_error": disk.get("last_error"),
         "driver_info": None if driver_info is None else json_text(driver_info),
     }

@@ -87,7 +87,8 @@ def list_all(shell: Shell) -> int:
             yield "Nothing waits."
         if records:
             yield table_of(_RECORDS, records, title="Records in quarantine")
-            yield _ON_RECORDS
+            is_open = any(record["skipped_by_event"] is None for record in records)
+            yield _ON_RECORDS if is_open or parked else "\nAll of them were skipped: nothing waits."
         if parked:
             yield table_of(_PARKED, parked, title="Aggregates that wait")
             yield _ON_PARKED

@@ -29,6 +29,7 @@ from metaledger.services.terminal import age, harmless, table
 
 T = TypeVar("T")
 _SCREEN_ROWS_MAX = 12
+_LEDGERS = "metaledger status --ledger sqlite:///FILE|kafka://…"
 _MODELS = "metaledger status --read-model sqlite:///FILE|postgresql://…"
 
 
@@ -71,7 +72,7 @@ class _Seen:
             ledger = looking.submit(_ledger, settings)
             read_model = looking.submit(_model, settings)
             outbox = looking.submit(_outbox, settings) if has_outbox else None
-        log = self._found("the ledger", "metaledger doctor", ledger)
+        log = self._found("the ledger", "metaledger doctor", ledger, wrong=_LEDGERS)
         found = self._found("the read model", "metaledger migrate", read_model, wrong=_MODELS)
         model = found or _Model()
         self.streams, self.parked, self.quarantine = model.streams, model.parked, model.quarantine

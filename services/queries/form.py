@@ -32,7 +32,7 @@ _TIMES = (
     "reported_at",
     "last_recorded_at",
 )
-_DOCUMENTS = ("details", "driver_info", "extra", "relocation")
+_DOCUMENTS = ("details", "driver_info", "extra", "failure", "relocation")
 # SQLite has numbers for them.
 _FLAGS = ("declared_lost", "parks")
 

@@ -48,12 +48,14 @@ _DISKS = query(
 )
 _DISKS_AS_OF = query(
     f"""
-    SELECT told.key AS disk, told.value AS state, {_LAYOUT}
-      FROM (SELECT key, value FROM instance_attribute_history
+    SELECT told.key AS disk, told.value AS state, {_LAYOUT}, event.data AS failure
+      FROM (SELECT key, value, set_by_event FROM instance_attribute_history
              WHERE instance_uuid = :instance_uuid AND kind = 'disk' AND{_AS_OF}) told
       LEFT JOIN (SELECT * FROM disk_layout_history
                   WHERE instance_uuid = :instance_uuid AND{_AS_OF}) layout
              ON layout.disk = told.key
+      LEFT JOIN ledger_events event
+             ON told.value = 'failed' AND event.event_id = told.set_by_event
      ORDER BY told.key""",
     "at",
 )
@@ -96,4 +98,8 @@ def disks(connection: Connection, instance_uuid: str) -> list[Row]:
 
 def disks_as_of(connection: Connection, instance_uuid: str, at: datetime) -> list[Row]:
     """Its disks in the states that they had, with the layouts that they had then."""
-    return rows(connection, _DISKS_AS_OF, instance_uuid=instance_uuid, at=at)
+    found = rows(connection, _DISKS_AS_OF, instance_uuid=instance_uuid, at=at)
+    for row in found:
+        failure = row.pop("failure")
+        row["last_error"] = failure and failure["error"]
+    return found

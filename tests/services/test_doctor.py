@@ -174,7 +174,7 @@ def test_cells_and_compute_hosts_under_one_name_are_no_overlap(owners):
         through("host2", "DiskCreationStarted", "d", **disk),
     )
     assert found["fine"] is True
-    assert found["text"].startswith("3 event types in the last 7 days")
+    assert found["text"].startswith("3 event types observed in the last 7 days")
 
 
 def test_a_guard_that_asks_a_stream_that_never_reported_is_found(metaledger, home, findings):

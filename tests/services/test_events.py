@@ -19,7 +19,9 @@ def test_events_are_those_of_one_image(metaledger, home):
     metaledger("emit", file_of(home / "f.jsonl", registered("a"), registered("b"), updated("a")))
     events = metaledger("--json", "events", "--image", "a").document
     assert [event["type"] for event in events] == ["ImageRegistered", "ImageUpdated"]
-    assert metaledger("--json", "events", "--image", "c").document == []
+    none = metaledger("--json", "events", "--image", "c")
+    assert (none.status, none.document) == (1, [])
+    assert none.err == "metaledger: the log has no event of image:c\n"
 
 
 def test_what_was_told_is_what_is_written(metaledger):

@@ -182,6 +182,13 @@ def test_status_shows_what_it_can_reach(metaledger):
     assert result.document["partitions"][0]["lag"] is None
 
 
+@pytest.mark.parametrize("url", ["sqlite:///none.db", "nonsense"])
+def test_for_a_ledger_that_is_not_there_another_one_can_be_named(metaledger, url):
+    problems = metaledger("--json", "status", "--ledger", url).document["problems"]
+    [helps] = [one["help"] for one in problems if one["what"].startswith("the ledger: ")]
+    assert helps == "metaledger status --ledger sqlite:///FILE|kafka://…"
+
+
 def test_a_read_model_that_cannot_be_one_is_not_to_be_migrated(metaledger, home):
     """The command would be refused for the same reason."""
     (home / "text.db").write_text("no database")

@@ -1,6 +1,6 @@
 import pytest
 
-from .samples import SCENARIO, SCENARIO_IMAGE, file_of, line, registered, updated
+from .samples import SCENARIO, SCENARIO_IMAGE, TIME, file_of, line, registered, updated
 
 HOSTILE = "\x1b]0;pwned\x07\u202e\u2066\x9b31m\U0001f40d\U000e0041[bold]"
 
@@ -37,8 +37,34 @@ def test_an_image_is_shown_as_it_was(metaledger):
     document = metaledger("image", "show", SCENARIO_IMAGE, "--as-of", at, "--json").document
     assert document["as_of"] == "2011-12-08T17:00:30.000000Z"
     assert document["attributes"]["status"] == "queued"
-    assert "data_uploaded_at" not in document["attributes"]
+    assert document["attributes"]["data_uploaded_at"] is None
     assert keys(document)[-3:] == ["key1", "key2", "user_id"]
+
+
+def test_as_of_a_time_an_image_has_the_names_and_types_that_it_has_now(metaledger, home):
+    life = (
+        registered(name="n"),
+        line(
+            "ImageDataUploaded",
+            1,
+            image_id="i-1",
+            size=2048,
+            status="active",
+            change={"mode": "MERGE"},
+        ),
+        line("ImageDeleted", 2, image_id="i-1", deleted_at=TIME.format(2)),
+    )
+    metaledger("emit", file_of(home / "f.jsonl", *life))
+    metaledger("project")
+
+    def attributes(*at):
+        return metaledger("--json", "image", "show", "i-1", *at).document["attributes"]
+
+    now, then = attributes(), attributes("--as-of", TIME.format(1))
+    assert now.keys() <= then.keys()
+    assert (then["size"], then["deleted_at"], then["checksum"]) == (2048, None, None)
+    late = attributes("--as-of", "2099-01-01T00:00:00Z")
+    assert {name: late[name] for name in now} == now
 
 
 @pytest.mark.usefixtures("scenario")

@@ -130,6 +130,10 @@ def test_disks_are_shown_as_they_were(metaledger):
         ("disk.swap", "intended", "qcow2"),
     ]
     assert shown[1]["driver_info"]["libvirt_disk_metadata"]["format"] == "raw"
+    assert [one["last_error"] for one in shown] == [None, None]
+    late = metaledger("--json", "instance", "disks", WITH_DISKS, "--as-of", "2026-01-01T00:00:00Z")
+    now = metaledger("--json", "instance", "disks", WITH_DISKS)
+    assert late.document["disks"] == now.document["disks"]
     told = metaledger("instance", "disks", WITH_DISKS, *then).out
     assert "intended" in told
     assert "no space left on device" not in told

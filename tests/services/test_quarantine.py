@@ -86,6 +86,8 @@ def test_a_record_is_skipped_by_a_decision_in_the_ledger(metaledger):
     decision = metaledger("--json", "events").document[-1]
     assert decision["type"] == "RecordSkipped"
     assert record["skipped_by_event"] == decision["meta"]["event_id"]
+    told = metaledger("quarantine", "list").out
+    assert ("nothing waits" in told, "metaledger quarantine skip" in told) == (True, False)
 
 
 @pytest.mark.parametrize(
