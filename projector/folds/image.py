@@ -328,7 +328,7 @@ def _shown(gap: Difference | None) -> dict[str, Any]:
     return {} if gap is None else {"expected": dict(gap.expected), "found": dict(gap.found)}
 
 
-def _integer(text: str | None) -> int | None:
+def integer(text: str | None) -> int | None:
     """The number, where it is one that a column of 64 bits holds."""
     return int(text) if text and text.isdecimal() and len(text) <= _DIGITS_MAX else None
 
@@ -346,7 +346,7 @@ def _image_row(image_id: str, state: ImageState, fact: Fact) -> Row:
         "visibility": known("visibility"),
         "disk_format": known("disk_format"),
         "container_format": known("container_format"),
-        "size": _integer(known("size")),
+        "size": integer(known("size")),
         "checksum": known("checksum"),
         "image_type": "snapshot" if state.is_snapshot else "image",
         "registered_at": state.registered_at,

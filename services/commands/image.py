@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import Connection
 
+from metaledger.projector.folds.image import integer
 from metaledger.services import queries
 from metaledger.services.commands.lineage import ImageId, lineage
 from metaledger.services.output import Document, Views
@@ -126,8 +127,8 @@ def image_as_of(connection: Connection, image_id: str, at: datetime | None) -> D
 def _attributes_as_of(connection: Connection, row: Row, at: datetime) -> Document:
     """As those of now, null where it is not known, and more: what only the history has."""
     told = dict[str, Any](queries.image.attributes_as_of(connection, row["image_id"], at))
-    if told.get("size") is not None:
-        told["size"] = int(told["size"])
+    if "size" in told:
+        told["size"] = integer(told["size"])  # as the fold reads it
     unknown = {name: None for name in row if name != "image_id"}
     # Its deletion ended all that was told; what it was then it is for ever.
     last = row if row["deleted_at"] is not None and row["deleted_at"] <= at else unknown

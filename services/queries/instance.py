@@ -101,5 +101,5 @@ def disks_as_of(connection: Connection, instance_uuid: str, at: datetime) -> lis
     found = rows(connection, _DISKS_AS_OF, instance_uuid=instance_uuid, at=at)
     for row in found:
         failure = row.pop("failure")
-        row["last_error"] = failure and failure["error"]
+        row["last_error"] = failure and failure.get("error")
     return found

@@ -4,6 +4,8 @@ from .samples import SCENARIO, SCENARIO_IMAGE, TIME, file_of, line, registered, 
 
 HOSTILE = "\x1b]0;pwned\x07\u202e\u2066\x9b31m\U0001f40d\U000e0041[bold]"
 
+MERGE = {"mode": "MERGE"}
+
 
 @pytest.fixture
 def scenario(metaledger):
@@ -50,7 +52,7 @@ def test_as_of_a_time_an_image_has_the_names_and_types_that_it_has_now(metaledge
             image_id="i-1",
             size=2048,
             status="active",
-            change={"mode": "MERGE"},
+            change=MERGE,
         ),
         line("ImageDeleted", 2, image_id="i-1", deleted_at=TIME.format(2)),
     )
@@ -65,6 +67,15 @@ def test_as_of_a_time_an_image_has_the_names_and_types_that_it_has_now(metaledge
     assert (then["size"], then["deleted_at"], then["checksum"]) == (2048, None, None)
     late = attributes("--as-of", "2099-01-01T00:00:00Z")
     assert {name: late[name] for name in now} == now
+
+
+def test_a_size_that_is_no_number_is_not_known(metaledger, home):
+    hostile = line("ImageUpdated", 1, image_id="i-1", attributes={"size": "\u0664x"}, change=MERGE)
+    metaledger("emit", file_of(home / "f.jsonl", registered(), hostile))
+    metaledger("project")
+    for at in ((), ("--as-of", TIME.format(1))):
+        shown = metaledger("--json", "image", "show", "i-1", *at)
+        assert shown.document["attributes"]["size"] is None
 
 
 @pytest.mark.usefixtures("scenario")
