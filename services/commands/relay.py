@@ -38,14 +38,16 @@ def run_relay(
 ) -> int:
     """Send what an outbox or a spool holds to the log, until it is stopped."""
     settings = shell.settings
+    made: Path | None = None
     if url is None and (chosen := spool or settings.relay.spool) is not None:
         _require_ledger(settings, chosen)
+        made = None if chosen.exists() else chosen
     with (
         stop_on_signal() as stop,
         parts.relay_source(settings, url, spool) as (engine, outbox),
     ):
         found = administration.status(engine)
-        _relay(settings, engine, outbox, found.stream_id, stop)
+        _relay(settings, engine, outbox, found.stream_id, stop, made)
     return DONE
 
 
@@ -61,7 +63,14 @@ def _require_ledger(settings: Settings, spool: Path) -> None:
         )
 
 
-def _relay(settings: Settings, engine: Engine, outbox: Outbox, stream_id: str, stop: Event) -> None:
+def _relay(
+    settings: Settings,
+    engine: Engine,
+    outbox: Outbox,
+    stream_id: str,
+    stop: Event,
+    made: Path | None,
+) -> None:
     with parts.open_or_create_log(settings) as log:
         administration.bind(engine, log)
         writer = log.writer()
@@ -77,6 +86,9 @@ def _relay(settings: Settings, engine: Engine, outbox: Outbox, stream_id: str, s
             if settings.relay.metrics_file is not None:
                 relay.on_report = metrics_file(settings.relay.metrics_file, stream_id)
             _log.info("relay.started", stream_id=stream_id)
+            if made is not None:
+                # Whose writer comes later, or whose name is mistyped.
+                _log.warning("relay.spool_was_not_there", made=str(made))
             relay.run(stop)
             _log.info("relay.stopped")
         finally:
