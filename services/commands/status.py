@@ -93,12 +93,13 @@ class _Seen:
             return looked.result()
         except MetaledgerError as error:
             self.unreachable = self.unreachable or error.retriable
-            helps = wrong if wrong and isinstance(error, UsageError) else command
             # What only does not answer is not to be made anew, nor what this build cannot read; the
             # doctor says which build this is.
-            is_no_matter = error.retriable or isinstance(error, NewerVersion)
-            helps = "metaledger doctor" if is_no_matter else helps
-            self.failures.append(Problem(f"{name}: {error}", helps))
+            if error.retriable or isinstance(error, NewerVersion):
+                command = "metaledger doctor"
+            elif wrong and isinstance(error, UsageError):
+                command = wrong
+            self.failures.append(Problem(f"{name}: {error}", command))
             return None
 
 
