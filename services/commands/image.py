@@ -129,11 +129,12 @@ def _attributes_as_of(connection: Connection, row: Row, at: datetime) -> Documen
     told = dict[str, Any](queries.image.attributes_as_of(connection, row["image_id"], at))
     if "size" in told:
         told["size"] = integer(told["size"])  # as the fold reads it
-    unknown = {name: None for name in row if name != "image_id"}
-    # Its deletion ended all that was told; what it was then it is for ever.
-    last = row if row["deleted_at"] is not None and row["deleted_at"] <= at else unknown
     passed = {name: row[name] if row[name] and row[name] <= at else None for name in _LANDMARKS}
-    return {name: last[name] for name in unknown} | told | passed
+    # Its deletion ended all that was told; what it was then it is for ever.
+    last = row if passed["deleted_at"] else dict.fromkeys(row)
+    attributes = {**last, **told, **passed}
+    del attributes["image_id"]
+    return attributes
 
 
 def explained(row: Row) -> Document:
