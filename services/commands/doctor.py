@@ -39,7 +39,7 @@ def doctor(
 ) -> int:
     """Check configuration, log, sizes, read model, registry, outbox, and hooked services.
 
-    A service that is started with several --config-file has each of its options here as often.
+    Of a service that is started with several --config-file give each here, in the same order.
     """
     given = {"glance": glance_conf, "nova": nova_conf, NOVA_COMPUTE: compute_conf}
     hooked = {service: files for service, files in given.items() if files}
