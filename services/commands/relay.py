@@ -88,7 +88,7 @@ def _relay(
             _log.info("relay.started", stream_id=stream_id)
             if made is not None:
                 # Whose writer comes later, or whose name is mistyped.
-                _log.warning("relay.spool_was_not_there", made=str(made))
+                _log.warning("relay.spool_made", spool=str(made))
             relay.run(stop)
             _log.info("relay.stopped")
         finally:

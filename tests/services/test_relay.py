@@ -99,4 +99,4 @@ def test_a_spool_goes_into_the_ledger_that_is_there(metaledger, home, start):
     assert metaledger("emit", SCENARIO).status == 0
     relay = start("relay", "--spool", home / "spool.db")
     assert "relay.started" in relay.stderr.readline()
-    assert "relay.spool_was_not_there" in relay.stderr.readline()
+    assert "relay.spool_made" in relay.stderr.readline()
