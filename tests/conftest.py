@@ -48,7 +48,7 @@ _SLOW = {"own_broker", "own_postgres", "own_mariadb"}
 
 # What takes a minute or more begins first (`test.sh` has xdist keep the order), or at the end one
 # worker would be busy with such a file and the others idle.
-_LONGEST = {
+LONGEST = {
     "folds/test_every_aggregate.py",
     "folds/test_instance_laws.py",
     "folds/test_oracle.py",
@@ -117,7 +117,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def is_short(item: pytest.Item) -> bool:
-        return item.nodeid.partition("::")[0].removeprefix("tests/") not in _LONGEST
+        return item.nodeid.partition("::")[0].removeprefix("tests/") not in LONGEST
 
     items.sort(key=is_short)
 
